@@ -1,0 +1,458 @@
+//! A change: one block of bytes and where in it things stand. Made once, moved often, parsed only where asked.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::position::{PartitionId, Position};
+use crate::row::{Fields, Row};
+
+/// What happened to the row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Operation {
+    /// A new row.
+    Insert,
+    /// A row that was changed.
+    Update,
+    /// A row that is gone.
+    Delete,
+    /// A row that was there when a snapshot was read.
+    Read,
+}
+
+impl Operation {
+    /// The operation's name, as the default envelope writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operation::Insert => "insert",
+            Operation::Update => "update",
+            Operation::Delete => "delete",
+            Operation::Read => "read",
+        }
+    }
+
+    /// The operation of a name, in any of the usual spellings.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "insert" | "i" | "c" | "create" | "INSERT" => Operation::Insert,
+            "update" | "u" | "UPDATE" => Operation::Update,
+            "delete" | "d" | "DELETE" => Operation::Delete,
+            "read" | "r" | "READ" | "snapshot" => Operation::Read,
+            _ => return None,
+        })
+    }
+}
+
+/// One change event.
+///
+/// It owns a slice of the block it was read in and 62 bytes of places in it, 96 bytes in all, so that making,
+/// exchanging and dropping one costs some 50 ns and no allocation. Rows are parsed when a field is asked for.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Change {
+    block: Bytes,
+    /// What lookups attached, the latest first.
+    found: Option<Arc<Found>>,
+    time_ms: i64,
+    at: u64,
+    within: u64,
+    partition: PartitionId,
+    before: (u32, u32),
+    after: (u32, u32),
+    id: (u16, u16),
+    key: (u16, u16),
+    table_start: u16,
+    table_length: u8,
+    operation: Operation,
+}
+
+const _: () = assert!(std::mem::size_of::<Change>() <= 96);
+
+/// Longest id and longest key, in bytes.
+pub const NAME_MAX: usize = 32 * 1024;
+/// Longest table name, in bytes.
+pub const TABLE_MAX: usize = u8::MAX as usize;
+
+const NONE: u16 = u16::MAX;
+const NO_ROW: (u32, u32) = (u32::MAX, 0);
+
+/// What a source knows of a change it has read: pieces that lie in its block, or beside it where they had to be unescaped.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// The change's id, unique in its source.
+    pub id: &'a str,
+    /// The table it happened in.
+    pub table: &'a str,
+    /// The row's key; without one, the id is the key.
+    pub key: Option<&'a str>,
+    /// What happened.
+    pub operation: Operation,
+    /// Commit time, Unix milliseconds.
+    pub time_ms: i64,
+    /// The row before, as the text of a JSON object.
+    pub before: Option<&'a str>,
+    /// The row after, as the text of a JSON object.
+    pub after: Option<&'a str>,
+}
+
+impl Change {
+    /// A change over `block`, which is the slice that holds this change and nothing else.
+    ///
+    /// Pieces that lie in the block are taken where they stand. If one does not (it was unescaped), or a name stands too
+    /// far inside for its 16-bit place, the change is copied into a block of its own.
+    ///
+    /// # Errors
+    /// The sentence says which piece is longer than it may be.
+    pub fn new(block: Bytes, position: Position, parts: Parts<'_>) -> Result<Self, String> {
+        for (what, text) in [("id", parts.id), ("key", parts.key.unwrap_or(""))] {
+            if text.len() > NAME_MAX {
+                return Err(format!("{what} is {} bytes long; at most {NAME_MAX} are allowed", text.len()));
+            }
+        }
+        if parts.table.len() > TABLE_MAX {
+            return Err(format!("table name is {} bytes long; at most {TABLE_MAX} are allowed", parts.table.len()));
+        }
+        let rows = parts.before.map_or(0, str::len) + parts.after.map_or(0, str::len);
+        if rows.max(block.len()) > u32::MAX as usize / 2 {
+            return Err(format!("the change is {rows} bytes long; at most 2 GiB are allowed"));
+        }
+        Ok(Self::in_place(&block, position, &parts).unwrap_or_else(|| Self::copied(position, &parts)))
+    }
+
+    fn in_place(block: &Bytes, position: Position, parts: &Parts<'_>) -> Option<Self> {
+        let name = |text: &str| {
+            let (start, length) = place(block, text)?;
+            Some((u16::try_from(start).ok().filter(|start| *start != NONE)?, length as u16))
+        };
+        let row = |text: Option<&str>| match text {
+            None => Some(NO_ROW),
+            Some(text) => place(block, text).map(|(start, length)| (start as u32, length as u32)),
+        };
+        let table = name(parts.table)?;
+        Some(Change {
+            found: None,
+            time_ms: parts.time_ms,
+            at: position.at,
+            within: position.within,
+            partition: position.partition,
+            before: row(parts.before)?,
+            after: row(parts.after)?,
+            id: name(parts.id)?,
+            key: parts.key.map_or(Some((NONE, 0)), name)?,
+            table_start: table.0,
+            table_length: table.1 as u8,
+            operation: parts.operation,
+            block: block.clone(),
+        })
+    }
+
+    fn copied(position: Position, parts: &Parts<'_>) -> Self {
+        let pieces = [parts.id, parts.table, parts.key.unwrap_or(""), parts.before.unwrap_or(""), parts.after.unwrap_or("")];
+        let mut block = BytesMut::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
+        let [id, table, key, before, after] = pieces.map(|piece| {
+            let start = block.len();
+            block.extend_from_slice(piece.as_bytes());
+            (start as u32, piece.len() as u32)
+        });
+        Change {
+            block: block.freeze(),
+            found: None,
+            time_ms: parts.time_ms,
+            at: position.at,
+            within: position.within,
+            partition: position.partition,
+            before: if parts.before.is_some() { before } else { NO_ROW },
+            after: if parts.after.is_some() { after } else { NO_ROW },
+            id: (id.0 as u16, id.1 as u16),
+            key: if parts.key.is_some() { (key.0 as u16, key.1 as u16) } else { (NONE, 0) },
+            table_start: table.0 as u16,
+            table_length: table.1 as u8,
+            operation: parts.operation,
+        }
+    }
+
+    /// The same change in a block of its own size, for what outlives its batch: a kept slice would keep its whole block.
+    pub fn detached(&self) -> Self {
+        let parts = Parts {
+            id: self.id(),
+            table: self.table(),
+            key: (self.key.0 != NONE).then(|| self.key()),
+            operation: self.operation,
+            time_ms: self.time_ms,
+            before: self.row_text(self.before),
+            after: self.row_text(self.after),
+        };
+        Change { found: self.found.clone(), ..Self::copied(self.position(), &parts) }
+    }
+
+    fn text(&self, (start, length): (usize, usize)) -> &str {
+        // Every piece was a `str` when it was placed.
+        std::str::from_utf8(&self.block[start..start + length]).unwrap_or_default()
+    }
+
+    fn row_text(&self, row: (u32, u32)) -> Option<&str> {
+        (row != NO_ROW).then(|| self.text((row.0 as usize, row.1 as usize)))
+    }
+
+    fn row_at(&self, row: (u32, u32)) -> Row<'_> {
+        match row {
+            NO_ROW => Row::ABSENT,
+            (start, length) => Row::json(&self.block[start as usize..(start + length) as usize]),
+        }
+    }
+
+    /// The change's id.
+    pub fn id(&self) -> &str {
+        self.text((self.id.0.into(), self.id.1.into()))
+    }
+
+    /// The table it happened in.
+    pub fn table(&self) -> &str {
+        self.text((self.table_start.into(), self.table_length.into()))
+    }
+
+    /// The row's key; without one, the id.
+    pub fn key(&self) -> &str {
+        match self.key.0 {
+            NONE => self.id(),
+            start => self.text((start.into(), self.key.1.into())),
+        }
+    }
+
+    /// What happened.
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// Commit time in Unix milliseconds.
+    pub fn time_ms(&self) -> i64 {
+        self.time_ms
+    }
+
+    /// Where the change stands in its source.
+    pub fn position(&self) -> Position {
+        Position { partition: self.partition, at: self.at, within: self.within }
+    }
+
+    /// The row before the change, absent for an insert.
+    pub fn before(&self) -> Row<'_> {
+        self.row_at(self.before)
+    }
+
+    /// The row after the change, absent for a delete.
+    pub fn after(&self) -> Row<'_> {
+        self.row_at(self.after)
+    }
+
+    /// The row: after the change or, if there is none (a delete), before it.
+    pub fn row(&self) -> Row<'_> {
+        self.row_at(if self.after == NO_ROW { self.before } else { self.after })
+    }
+
+    /// What the lookup of this name found, absent where it found nothing.
+    pub fn found(&self, lookup: &str) -> Row<'_> {
+        self.attachments().find(|found| *found.lookup == *lookup).map_or(Row::ABSENT, Found::row)
+    }
+
+    /// Whether `field` has `value` after this change and had not before: an insert with it counts, a delete never does.
+    pub fn became(&self, field: &str, value: &str) -> bool {
+        self.after().str(field).as_deref() == Some(value) && self.before().str(field).as_deref() != Some(value)
+    }
+
+    /// Whether this change gave `field` another value: on an insert if it has one, on a delete never.
+    pub fn changed(&self, field: &str) -> bool {
+        self.after != NO_ROW && self.after().get(field) != self.before().get(field)
+    }
+
+    /// The hash of the key that decides worker and shard. The same in every run and on every machine.
+    pub fn key_hash(&self) -> u64 {
+        let (start, length) = if self.key.0 == NONE { self.id } else { self.key };
+        xxh3_64(&self.block[start.into()..usize::from(start) + usize::from(length)])
+    }
+
+    /// Everything the lookups attached, the latest first.
+    pub fn attachments(&self) -> impl Iterator<Item = &Found> {
+        std::iter::successors(self.found.as_deref(), |found| found.next.as_deref())
+    }
+
+    /// Attaches what a lookup found. A first lookup shares the cached node; a later one makes a node of its own.
+    pub fn attach(&mut self, found: &Arc<Found>) {
+        self.found = Some(match self.found.take() {
+            None => found.clone(),
+            earlier => Arc::new(Found { next: earlier, ..Found::clone(found) }),
+        });
+    }
+
+    /// Removes everything that lookups attached.
+    pub fn detach_found(&mut self) {
+        self.found = None;
+    }
+}
+
+/// What one lookup attached to a change: a row, nothing (no such key), or why it failed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Found {
+    lookup: Arc<str>,
+    value: FoundValue,
+    next: Option<Arc<Found>>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum FoundValue {
+    Row(Fields),
+    Nothing,
+    Failed(Box<str>),
+}
+
+impl Found {
+    /// The lookup found this row.
+    pub fn row_of(lookup: Arc<str>, row: Fields) -> Self {
+        Found { lookup, value: FoundValue::Row(row), next: None }
+    }
+
+    /// There is nothing under the key.
+    pub fn nothing(lookup: Arc<str>) -> Self {
+        Found { lookup, value: FoundValue::Nothing, next: None }
+    }
+
+    /// The stage failed for this change: every action parks it, with this sentence.
+    pub fn failed(stage: Arc<str>, why: String) -> Self {
+        Found { lookup: stage, value: FoundValue::Failed(why.into()), next: None }
+    }
+
+    /// The stage that attached this.
+    pub fn stage(&self) -> &str {
+        &self.lookup
+    }
+
+    /// Why the stage failed, if it did.
+    pub fn failure(&self) -> Option<&str> {
+        match &self.value {
+            FoundValue::Failed(why) => Some(why),
+            _ => None,
+        }
+    }
+
+    /// Bytes of memory the value takes, about.
+    pub fn size(&self) -> usize {
+        64 + match &self.value {
+            FoundValue::Row(row) => row.size(),
+            _ => 0,
+        }
+    }
+
+    fn row(&self) -> Row<'_> {
+        match &self.value {
+            FoundValue::Row(row) => Row::fields(row),
+            _ => Row::ABSENT,
+        }
+    }
+}
+
+/// Where `text` stands in `block`, if it is a piece of it.
+fn place(block: &Bytes, text: &str) -> Option<(usize, usize)> {
+    if text.is_empty() {
+        return Some((0, 0));
+    }
+    let start = (text.as_ptr() as usize).checked_sub(block.as_ptr() as usize)?;
+    (start + text.len() <= block.len()).then_some((start, text.len()))
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Change")
+            .field("id", &self.id())
+            .field("table", &self.table())
+            .field("key", &self.key())
+            .field("operation", &self.operation)
+            .field("time_ms", &self.time_ms)
+            .field("position", &self.position())
+            .field("before", &self.before())
+            .field("after", &self.after())
+            .field("found", &self.attachments().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+impl PartialEq for Change {
+    /// Two changes are equal if they say the same; where their bytes stand does not matter.
+    fn eq(&self, other: &Self) -> bool {
+        (self.id(), self.table(), self.key(), self.operation, self.time_ms, self.position())
+            == (other.id(), other.table(), other.key(), other.operation, other.time_ms, other.position())
+            && self.row_text(self.before) == other.row_text(other.before)
+            && self.row_text(self.after) == other.row_text(other.after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: Position = Position { partition: 3, at: 40, within: 0 };
+
+    fn parts<'a>() -> Parts<'a> {
+        Parts { id: "7", table: "orders", key: Some("k"), operation: Operation::Update, time_ms: 5, before: None, after: Some("{\"a\":1}") }
+    }
+
+    #[test]
+    fn pieces_in_the_block_are_not_copied() {
+        let block = Bytes::from_static(b"7 orders k {\"a\":1}");
+        let text = std::str::from_utf8(&block).unwrap();
+        let made = Parts { id: &text[0..1], table: &text[2..8], key: Some(&text[9..10]), after: Some(&text[11..]), ..parts() };
+        let change = Change::new(block.clone(), AT, made).unwrap();
+        assert_eq!(change.id().as_ptr(), block.as_ptr());
+        assert_eq!((change.id(), change.table(), change.key(), change.after().parse("a")), ("7", "orders", "k", Some(1)));
+        assert!(!change.before().is_present());
+    }
+
+    #[test]
+    fn pieces_beside_the_block_are_copied_and_say_the_same() {
+        let change = Change::new(Bytes::from_static(b"something else"), AT, parts()).unwrap();
+        assert_eq!((change.id(), change.table(), change.key(), change.position()), ("7", "orders", "k", AT));
+        assert_eq!(change.detached(), change);
+    }
+
+    #[test]
+    fn without_a_key_the_id_is_the_key() {
+        let change = Change::new(Bytes::new(), AT, Parts { key: None, ..parts() }).unwrap();
+        assert_eq!(change.key(), "7");
+        assert_eq!(change.key_hash(), Change::new(Bytes::new(), AT, Parts { key: Some("7"), ..parts() }).unwrap().key_hash());
+    }
+
+    #[test]
+    fn a_name_far_inside_a_large_block_is_still_found() {
+        let text = format!("{}{}", "x".repeat(100_000), "the-id");
+        let block = Bytes::from(text.clone());
+        let held = std::str::from_utf8(&block).unwrap();
+        let change = Change::new(block.clone(), AT, Parts { id: &held[100_000..], ..parts() }).unwrap();
+        assert_eq!(change.id(), "the-id");
+    }
+
+    #[test]
+    fn names_that_are_too_long_are_refused_by_name() {
+        let long = "x".repeat(NAME_MAX + 1);
+        let error = Change::new(Bytes::new(), AT, Parts { id: &long, ..parts() }).unwrap_err();
+        assert!(error.starts_with("id is 32769 bytes"), "{error}");
+    }
+
+    #[test]
+    fn became_needs_a_step() {
+        let step = |before, after| Change::new(Bytes::new(), AT, Parts { before, after, ..parts() }).unwrap().became("s", "paid");
+        assert!(step(None, Some("{\"s\":\"paid\"}")));
+        assert!(step(Some("{\"s\":\"new\"}"), Some("{\"s\":\"paid\"}")));
+        assert!(!step(Some("{\"s\":\"paid\"}"), Some("{\"s\":\"paid\"}")));
+        assert!(!step(Some("{\"s\":\"paid\"}"), None));
+    }
+
+    #[test]
+    fn several_lookups_are_all_kept() {
+        let mut change = Change::new(Bytes::new(), AT, parts()).unwrap();
+        change.attach(&Arc::new(Found::row_of("a".into(), Fields::new([("x", Some("1"))]))));
+        change.attach(&Arc::new(Found::nothing("b".into())));
+        assert_eq!(change.found("a").str("x").as_deref(), Some("1"));
+        assert!(!change.found("b").is_present() && !change.found("c").is_present());
+    }
+}

@@ -1,0 +1,3 @@
+//! What the tests of every crate use: the seeded model of the protocol, named failpoints, drivers.
+
+pub mod model;
