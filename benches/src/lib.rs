@@ -1,1 +1,4 @@
-//! highwater-benches.
+//! What the benchmarks share.
+
+pub mod floor;
+pub mod measure;

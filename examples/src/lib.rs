@@ -1,1 +1,3 @@
-//! highwater-examples.
+//! What the examples share, and what their tests and benchmarks need of them.
+
+pub mod orders;

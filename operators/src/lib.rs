@@ -1,9 +1,26 @@
 //! What flows through a Highwater pipeline, and what may be done to it.
+//!
+//! Changes come from sources by [`ingest`], pass [`dedup`] and [`lookup`], leave by [`action`]s, and the [`checkpoint`] turns
+//! the frontier behind all of it into a mark: everything below is done, durably.
 
+pub mod action;
+pub mod books;
 pub mod change;
 pub mod checkpoint;
+pub mod dedup;
+pub mod epoch;
 pub mod error;
+pub mod exchange;
+pub mod fan_out;
+pub mod filter;
+pub mod guard;
+pub mod hash;
+pub mod in_flight;
+pub mod ingest;
+pub mod lookup;
+pub mod offload;
 pub mod position;
+pub mod process;
 pub mod row;
 #[cfg(feature = "testing")]
 pub mod testing;

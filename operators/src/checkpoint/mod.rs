@@ -1,4 +1,12 @@
 //! The checkpoint: the frontier as a mark, saved with the state and the books that go with it.
+//!
+//! [`report`] is what operators tell, [`operator`] turns the frontier into a mark, [`saver`](self) and [`keeper`] make it
+//! durable, [`store`] says what a store keeps, and [`embedded`] is the store of a single process.
 
 pub mod embedded;
+pub mod keeper;
+pub mod operator;
+pub mod report;
+pub mod requests;
+mod saver;
 pub mod store;

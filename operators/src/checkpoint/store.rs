@@ -18,6 +18,9 @@ pub trait CheckpointStore: Send {
     /// What the last run left, taken once right after opening. Opening has raised the generation durably.
     fn restore(&mut self) -> Result<Restored>;
 
+    /// The number of an action's name, the same for ever. A new name is given the next number, durably.
+    fn action(&mut self, name: &str) -> Result<u16>;
+
     /// Makes a group durable in one atomic step.
     fn commit(&mut self, group: &Group) -> Result<()>;
 
@@ -88,7 +91,7 @@ pub enum Cause {
 }
 
 /// A change set aside, whole.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Parked {
     /// Its number.
     pub id: ParkedId,
@@ -106,6 +109,21 @@ pub struct Parked {
     pub hash: ChangeHash,
     /// The change, in a block of its own size.
     pub change: Change,
+}
+
+impl Parked {
+    /// What there is to know of it without its change.
+    pub fn head(&self) -> ParkedHead {
+        ParkedHead {
+            id: self.id,
+            action: self.action.clone(),
+            cause: self.cause,
+            hash: self.hash,
+            key_hash: self.change.key_hash(),
+            position: self.change.position(),
+            time_ms: self.change.time_ms(),
+        }
+    }
 }
 
 /// How a parked record ended.
@@ -182,9 +200,9 @@ pub struct Restored {
     pub state_id: u128,
     /// Partition names by number.
     pub partitions: BTreeMap<PartitionId, String>,
-    /// Numbers of action names. A name keeps its number for ever; the store gives out numbers, see [`Restored::action`].
+    /// Numbers of action names. A name keeps its number for ever; the store gives out numbers, see [`CheckpointStore::action`].
     pub actions: BTreeMap<String, u16>,
-    /// The last checkpoint, without its `state`.
+    /// The last checkpoint, without its `state` and without what it had `forgotten`.
     pub checkpoint: Option<Save>,
     /// All live state segments with the number of their save, in order of saves.
     pub state: Vec<(u64, StateSegment)>,
@@ -192,14 +210,14 @@ pub struct Restored {
     pub notes: Vec<Note>,
     /// Everything parked, in order of id, without the change.
     pub parked: Vec<ParkedHead>,
-    /// The next free parked id.
+    /// The next free parked id: one more than the largest ever used, 1 in a new store.
     pub next_parked: ParkedId,
     /// By action: (delivered, dropped) parked records since the pipeline began.
     pub resolved: BTreeMap<String, (u64, u64)>,
 }
 
 /// What there is to know of a parked record without loading its change.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParkedHead {
     /// Its number.
     pub id: ParkedId,

@@ -1,0 +1,156 @@
+//! What an action is: a call per change, or a call per batch of changes.
+
+use std::future::Future;
+use std::ops::Deref;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::change::Change;
+use crate::checkpoint::store::ChangeHash;
+use crate::error::Result;
+use crate::position::Position;
+
+/// A future on the heap.
+pub type BoxFuture<'a, T = Result> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Something done for each change.
+///
+/// # Guarantee
+/// For one key, changes are first delivered in source order, one at a time. A change is delivered again only if the process
+/// died after the call and before its outcome was noted; the idempotency key is then the same.
+///
+/// ```
+/// use highwater_operators::action::{Action, BoxFuture, Delivery};
+/// struct Print;
+/// impl Action for Print {
+///     fn call(&self, delivery: Delivery) -> BoxFuture<'_> {
+///         Box::pin(async move {
+///             println!("{} {}", delivery.idempotency_key(), delivery.id());
+///             Ok(())
+///         })
+///     }
+/// }
+/// ```
+pub trait Action: Send + Sync + 'static {
+    /// Does it once. An error's kind decides: try again, park, or stop the pipeline. Any `?` means try again.
+    fn call(&self, delivery: Delivery) -> BoxFuture<'_>;
+}
+
+/// Something done for many changes at once. No batch holds two changes of one key.
+pub trait BatchAction: Send + Sync + 'static {
+    /// Does it, and answers for each change in the order given. A missing answer counts as an error to be tried again.
+    fn call<'a>(&'a self, batch: &'a [Delivery]) -> BoxFuture<'a, Vec<Result>>;
+}
+
+/// A change on its way to an action.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub(crate) change: Change,
+    pub(crate) identity: Identity,
+    pub(crate) attempt: u32,
+}
+
+/// What the idempotency key is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) scope: Arc<str>,
+    pub(crate) hash: ChangeHash,
+    /// Where no dedup stands before the action, ids need not be unique and the position tells copies apart.
+    pub(crate) position: Option<Position>,
+}
+
+impl Deref for Delivery {
+    type Target = Change;
+
+    fn deref(&self) -> &Change {
+        &self.change
+    }
+}
+
+impl Delivery {
+    /// The change itself.
+    pub fn change(&self) -> &Change {
+        &self.change
+    }
+
+    /// Which attempt this is, counted from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// The same for every attempt and every repeat of this change at this action, and for nothing else: a receiver that
+    /// remembers it can drop repeats.
+    pub fn idempotency_key(&self) -> String {
+        let Identity { scope, hash, position } = &self.identity;
+        let mut made_of = Vec::with_capacity(scope.len() + 40);
+        made_of.extend_from_slice(scope.as_bytes());
+        made_of.extend_from_slice(&hash.to_le_bytes());
+        if let Some(position) = position {
+            made_of.extend_from_slice(&position.partition.to_le_bytes());
+            made_of.extend_from_slice(&position.at.to_le_bytes());
+            made_of.extend_from_slice(&position.within.to_le_bytes());
+        }
+        format!("{:032x}", xxh3_128(&made_of))
+    }
+}
+
+/// An async closure as an action, see [`run`].
+#[derive(Clone, Debug)]
+pub struct Run<F>(F);
+
+/// Makes an action of an async closure over a change.
+///
+/// ```
+/// use highwater_operators::action::{action, run};
+/// let print = action("print", run(|change| async move {
+///     println!("{}", change.id());
+///     Ok(())
+/// }));
+/// ```
+pub fn run<F, Fut>(call: F) -> Run<F>
+where
+    F: Fn(Change) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result> + Send + 'static,
+{
+    Run(call)
+}
+
+impl<F, Fut> Action for Run<F>
+where
+    F: Fn(Change) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result> + Send + 'static,
+{
+    fn call(&self, delivery: Delivery) -> BoxFuture<'_> {
+        Box::pin((self.0)(delivery.change))
+    }
+}
+
+/// An async closure over a batch as an action, see [`batch`].
+#[derive(Clone, Debug)]
+pub struct Batch<F>(F);
+
+/// Makes an action of an async closure over a batch of changes; it answers for each, in order.
+///
+/// ```
+/// use highwater_operators::action::{action, batch};
+/// let count = action("count", batch(|changes| async move { changes.iter().map(|_| Ok(())).collect() }));
+/// ```
+pub fn batch<F, Fut>(call: F) -> Batch<F>
+where
+    F: Fn(Vec<Delivery>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Vec<Result>> + Send + 'static,
+{
+    Batch(call)
+}
+
+impl<F, Fut> BatchAction for Batch<F>
+where
+    F: Fn(Vec<Delivery>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Vec<Result>> + Send + 'static,
+{
+    fn call<'a>(&'a self, batch: &'a [Delivery]) -> BoxFuture<'a, Vec<Result>> {
+        Box::pin((self.0)(batch.to_vec()))
+    }
+}

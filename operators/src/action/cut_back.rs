@@ -1,0 +1,351 @@
+//! Files as an action: written past the mark, cut back to it on resume, so that nothing in them is ever doubled or lost.
+//!
+//! A worker encodes changes into one buffer per epoch. When the frontier has passed an epoch, its buffer goes to the
+//! writing thread, in the order of epochs; so at the end of each epoch the file's length stands for exactly the changes
+//! below that epoch. A save takes, for its frontier, the length at that epoch's end, after a sync. Length and outcomes are
+//! one value, and no outcome of such an action needs a note. Saved apart (a length here, a list of outcomes there), a crash
+//! between the two loses or doubles lines.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::{Stream, StreamVec};
+
+use crate::action::gate::{Gate, Verdict};
+use crate::action::operator::{ActionLines, park};
+use crate::action::spec::{ActionSpec, Kind};
+use crate::change::Change;
+use crate::checkpoint::keeper::Drafts;
+use crate::checkpoint::report::Report;
+use crate::checkpoint::store::{Cause, CutBackFile, Note, Outcome};
+use crate::error::{Error, Result};
+use crate::guard::panic::guarded;
+use crate::offload::{Wake, mailbox};
+use crate::position::Epoch;
+use crate::process::{Halt, Process};
+
+/// A sink that writes files which are cut back on resume.
+///
+/// # Guarantee
+/// After any crash, each change is in the files exactly once.
+pub trait CutBackSink: Send + Sync + 'static {
+    /// Before a run starts: cuts every file that the checkpoint names to its length and removes what earlier runs wrote
+    /// besides. Cut files are never written again.
+    fn cut_back(&self, files: &[CutBackFile]) -> Result;
+
+    /// A new output of this generation for one worker. Nothing is created before the first bytes come.
+    fn open(&self, generation: u64, worker: usize) -> Result<Box<dyn CutBackOutput>>;
+
+    /// Appends what is to be written for a change. Runs on the worker: it must not block.
+    fn encode(&self, change: &Change, to: &mut Vec<u8>) -> Result;
+
+    /// Where its files are, for people.
+    fn place(&self) -> String;
+}
+
+/// One file of a [`CutBackSink`].
+pub trait CutBackOutput: Send {
+    /// The file's path, as the checkpoint is to name it.
+    fn path(&self) -> String;
+
+    /// Appends bytes, creating the file if there is none.
+    fn append(&mut self, bytes: &[u8]) -> Result;
+
+    /// A second handle that makes everything appended so far durable. Asked for after the first append.
+    fn syncer(&mut self) -> Result<Syncer>;
+}
+
+/// Makes what was appended durable.
+pub type Syncer = Box<dyn Fn() -> Result + Send + Sync>;
+
+/// The thread that writes, and the lengths it has reached. Cheap to clone.
+#[derive(Clone)]
+pub struct SinkWriter {
+    jobs: Sender<Job>,
+    shared: Arc<Mutex<Shared>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    sealed: Vec<CutBackFile>,
+    outputs: Vec<Arc<Progress>>,
+}
+
+/// How far an output has come.
+struct Progress {
+    action: String,
+    path: String,
+    lengths: Mutex<Lengths>,
+}
+
+#[derive(Default)]
+struct Lengths {
+    /// Length at the end of each epoch, from the last saved one on.
+    ends: VecDeque<(Epoch, u64)>,
+    /// Length at the end of the last epoch taken out of `ends`.
+    base: u64,
+    synced: u64,
+    sync: Option<Arc<Syncer>>,
+}
+
+enum Job {
+    Open(Arc<Progress>, Box<dyn CutBackOutput>, usize),
+    Append { output: usize, bytes: Vec<u8>, epoch: Epoch, units: u64 },
+    Ticket(Sender<()>),
+    Close,
+}
+
+impl SinkWriter {
+    /// Starts the writing thread. `sealed` are the files of earlier runs, which stay in every checkpoint as they are.
+    pub fn start(sealed: Vec<CutBackFile>, window: Arc<crate::in_flight::InFlight>, halt: Arc<Halt>) -> (Self, JoinHandle<()>) {
+        let (jobs, inbox) = unbounded();
+        let writer = SinkWriter { jobs, shared: Arc::new(Mutex::new(Shared { sealed, outputs: Vec::new() })) };
+        let thread = std::thread::Builder::new()
+            .name("sink-writer".into())
+            .spawn(move || {
+                if let Err(error) = write_all(&inbox, &window, &halt) {
+                    halt.fail(error);
+                }
+            })
+            .expect("the system gives a thread at start");
+        (writer, thread)
+    }
+
+    fn open(&self, action: &str, output: Box<dyn CutBackOutput>) -> usize {
+        let progress = Arc::new(Progress { action: action.to_owned(), path: output.path(), lengths: Mutex::default() });
+        let mut shared = self.shared.lock();
+        shared.outputs.push(progress.clone());
+        let number = shared.outputs.len() - 1;
+        // Sent under the lock, so that numbers and jobs keep one order.
+        let _ = self.jobs.send(Job::Open(progress, output, number));
+        number
+    }
+
+    /// All files with the lengths that stand for the epochs below `frontier`, synced to disk.
+    pub fn files_at(&self, frontier: Epoch) -> Result<Vec<CutBackFile>> {
+        // The writer answers a ticket after everything handed over before it: all of the epochs below the frontier.
+        let (answer, ticket) = bounded(1);
+        let gone = || Error::stop("the thread that writes output files has ended");
+        self.jobs.send(Job::Ticket(answer)).map_err(|_| gone())?;
+        ticket.recv().map_err(|_| gone())?;
+        let (mut files, outputs) = {
+            let shared = self.shared.lock();
+            (shared.sealed.clone(), shared.outputs.clone())
+        };
+        for output in outputs {
+            let (length, synced, sync) = {
+                let mut lengths = output.lengths.lock();
+                while let Some((epoch, length)) = lengths.ends.front().copied() {
+                    if epoch >= frontier {
+                        break;
+                    }
+                    lengths.base = length;
+                    lengths.ends.pop_front();
+                }
+                (lengths.base, lengths.synced, lengths.sync.clone())
+            };
+            // Not under the lock: the writer goes on while the disk works.
+            if let (true, Some(sync)) = (length > synced, sync) {
+                sync()?;
+                output.lengths.lock().synced = length;
+            }
+            if length > 0 {
+                files.push(CutBackFile { action: output.action.clone(), path: output.path.clone(), length });
+            }
+        }
+        Ok(files)
+    }
+
+    /// Ends the thread once everything handed over is written.
+    pub fn close(&self) {
+        let _ = self.jobs.send(Job::Close);
+    }
+}
+
+impl std::fmt::Debug for SinkWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SinkWriter")
+    }
+}
+
+fn write_all(inbox: &Receiver<Job>, window: &crate::in_flight::InFlight, halt: &Halt) -> Result {
+    let mut outputs: HashMap<usize, (Arc<Progress>, Box<dyn CutBackOutput>, u64)> = HashMap::new();
+    while let Ok(job) = inbox.recv() {
+        if halt.is_frozen() {
+            return Ok(());
+        }
+        match job {
+            Job::Open(progress, output, number) => {
+                outputs.insert(number, (progress, output, 0));
+            }
+            Job::Append { output, bytes, epoch, units } => {
+                let (progress, file, length) = outputs.get_mut(&output).expect("an output is opened before it is written");
+                file.append(&bytes)?;
+                *length += bytes.len() as u64;
+                if halt.passes("sink.written") {
+                    return Ok(());
+                }
+                let mut lengths = progress.lengths.lock();
+                if lengths.sync.is_none() {
+                    lengths.sync = Some(Arc::new(file.syncer()?));
+                }
+                lengths.ends.push_back((epoch, *length));
+                drop(lengths);
+                window.give_back(units);
+            }
+            Job::Ticket(answer) => drop(answer.send(())),
+            Job::Close => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+/// What one epoch has brought so far.
+struct Open {
+    capability: Capability<Epoch>,
+    bytes: Vec<u8>,
+    changes: u64,
+    delivered: u64,
+    filtered: u64,
+    parked: u64,
+    /// Parked records on their way to the store: the epoch stays open until they are durable.
+    pending: usize,
+    met: Vec<Report>,
+    handed_over: bool,
+}
+
+/// Writes a stream of changes to the files of an action.
+pub(crate) fn write<'s>(
+    stream: StreamVec<'s, Epoch, Change>,
+    process: &Arc<Process>,
+    spec: &Arc<ActionSpec>,
+    lines: ActionLines,
+) -> Stream<'s, Epoch, Vec<Report>> {
+    let Kind::CutBack(sink) = &spec.kind else { unreachable!("only called for cut-back sinks") };
+    let (process, spec, sink, scope) = (process.clone(), spec.clone(), sink.clone(), stream.scope());
+    let name = format!("Action {}", spec.name);
+    stream.unary_frontier::<CapacityContainerBuilder<Vec<Report>>, _, _, _>(Pipeline, &name, move |_capability, info| {
+        let wake = Wake::new(scope.worker().sync_activator_for(info.address.to_vec()));
+        let (post, inbox) = mailbox::<(Epoch, usize)>(&wake);
+        let output = match sink.open(process.generation, scope.index()) {
+            Ok(output) => Some(process.sink_writer.open(&spec.name, output)),
+            Err(error) => {
+                process.halt.fail(error);
+                None
+            }
+        };
+        let mut gate = Gate::new(&process, &spec, false);
+        let mut open: BTreeMap<Epoch, Open> = BTreeMap::new();
+        let number = process.heritage.actions.get(&spec.name).copied().unwrap_or_default();
+        move |(input, frontier), out| {
+            wake.ran();
+            if process.halt.is_halted() {
+                return;
+            }
+            input.for_each_stamp(|capability, batches| {
+                let Some(capability) = capability.retain_least(out.output_index()) else { return };
+                let epoch = *capability.time();
+                let slot = open.entry(epoch).or_insert_with(|| Open::new(capability));
+                let mut drafts = Drafts::default();
+                for batch in batches {
+                    slot.changes += batch.len() as u64;
+                    gate.judge(batch, |change, verdict| {
+                        let verdict = match verdict {
+                            Verdict::Deliver(_) => encode(&*sink, &change, &mut slot.bytes, &process, &spec),
+                            other => other,
+                        };
+                        match verdict {
+                            Verdict::Deliver(_) => slot.delivered += 1,
+                            Verdict::Filtered => slot.filtered += 1,
+                            Verdict::Met(hash, _) => {
+                                slot.parked += 1;
+                                slot.met.push(Report::Met { action: number, change: hash, position: change.position() });
+                            }
+                            Verdict::Park(hash, cause, error) => {
+                                drafts.notes.push(Note {
+                                    action: number,
+                                    change: hash,
+                                    position: change.position(),
+                                    epoch,
+                                    outcome: Outcome::Parked,
+                                });
+                                drafts.parked.push(park(&spec.name, cause, error, 1, hash, &change));
+                            }
+                        }
+                    });
+                }
+                let parked = drafts.parked.len();
+                if parked > 0 {
+                    slot.parked += parked as u64;
+                    slot.pending += parked;
+                    let post = post.clone();
+                    process.keeper.commit(drafts, move |_| {
+                        post.send((epoch, parked));
+                    });
+                }
+            });
+            for (epoch, parked) in inbox.drain() {
+                open.get_mut(&epoch).expect("an epoch with parked changes pending is open").pending -= parked;
+            }
+            // Hand over what the frontier has closed, in the order of epochs; then let go of what is settled too.
+            for (epoch, slot) in open.range_mut(..) {
+                if frontier.less_equal(epoch) {
+                    break;
+                }
+                if !std::mem::replace(&mut slot.handed_over, true) {
+                    if let Some(output) = output.filter(|_| !slot.bytes.is_empty()) {
+                        let job = Job::Append { output, bytes: std::mem::take(&mut slot.bytes), epoch: *epoch, units: slot.changes };
+                        let _ = process.sink_writer.jobs.send(job);
+                    } else {
+                        process.in_flight.give_back(slot.changes);
+                    }
+                }
+            }
+            open.retain(|_, slot| {
+                if !slot.handed_over || slot.pending > 0 {
+                    return true;
+                }
+                let mut session = out.session(&slot.capability);
+                lines.count(&mut |report| session.give(report), slot.delivered, slot.filtered, slot.parked);
+                session.give_iterator(slot.met.drain(..));
+                false
+            });
+        }
+    })
+}
+
+impl Open {
+    fn new(capability: Capability<Epoch>) -> Self {
+        Open {
+            capability,
+            bytes: Vec::new(),
+            changes: 0,
+            delivered: 0,
+            filtered: 0,
+            parked: 0,
+            pending: 0,
+            met: Vec::new(),
+            handed_over: false,
+        }
+    }
+}
+
+/// Encodes one change. What cannot be encoded leaves no trace in the buffer and is parked.
+fn encode(sink: &dyn CutBackSink, change: &Change, to: &mut Vec<u8>, process: &Process, spec: &ActionSpec) -> Verdict {
+    let length = to.len();
+    let (cause, error) = match guarded(|| sink.encode(change, to)) {
+        Ok(Ok(())) => return Verdict::Deliver(0),
+        Ok(Err(error)) => (Cause::Failed, error.to_string()),
+        Err(panic) => (Cause::Panicked, panic),
+    };
+    to.truncate(length);
+    Verdict::Park(process.hasher.hash(change), cause, format!("{}: {error}", spec.name))
+}

@@ -1,0 +1,83 @@
+//! The gate before an action: what failed on the way, what an earlier run has settled, what the condition lets pass.
+
+use std::sync::Arc;
+
+use crate::action::spec::{ActionSpec, Condition};
+use crate::change::Change;
+use crate::checkpoint::store::{Cause, ChangeHash, Outcome};
+use crate::guard::panic::guarded;
+use crate::process::{LedgerAbove, Process};
+
+/// What is to become of a change at an action.
+pub(crate) enum Verdict {
+    /// It goes to the action.
+    Deliver(ChangeHash),
+    /// The condition does not hold.
+    Filtered,
+    /// It is read again, and had this outcome.
+    Met(ChangeHash, Outcome),
+    /// It cannot go to the action.
+    Park(ChangeHash, Cause, String),
+}
+
+/// Judges the changes of one action on one worker.
+pub(crate) struct Gate {
+    process: Arc<Process>,
+    when: Option<Condition>,
+    ledger: Option<Arc<LedgerAbove>>,
+    /// Whether the hash of every change is needed, or only of those that are asked about.
+    hash_always: bool,
+    passes: Vec<Result<bool, String>>,
+}
+
+impl Gate {
+    pub(crate) fn new(process: &Arc<Process>, spec: &ActionSpec, hash_always: bool) -> Self {
+        let number = process.heritage.actions.get(&spec.name);
+        let ledger = number.and_then(|number| process.heritage.ledger.get(number)).cloned();
+        Gate { process: process.clone(), when: spec.when.clone(), ledger, hash_always, passes: Vec::new() }
+    }
+
+    /// Judges a batch, in order.
+    pub(crate) fn judge(&mut self, changes: &mut Vec<Change>, mut each: impl FnMut(Change, Verdict)) {
+        self.evaluate(changes);
+        let ledger = self.ledger.as_ref().filter(|ledger| ledger.is_open());
+        for (change, passed) in changes.drain(..).zip(self.passes.drain(..)) {
+            let hash = if self.hash_always || ledger.is_some() || passed.is_err() { self.process.hasher.hash(&change) } else { 0 };
+            let met = ledger.and_then(|ledger| ledger.meet(hash, change.position()));
+            let verdict = match (met, passed) {
+                (Some(outcome), _) => Verdict::Met(hash, outcome),
+                (None, Ok(true)) => Verdict::Deliver(hash),
+                (None, Ok(false)) => Verdict::Filtered,
+                (None, Err(panic)) => Verdict::Park(hash, Cause::Panicked, panic),
+            };
+            let failed = match verdict {
+                Verdict::Met(..) => None,
+                _ => change.attachments().find_map(|found| Some((found.stage(), found.failure()?))),
+            };
+            let verdict = match failed {
+                None => verdict,
+                // A stage of the user's own panicked on it, or a lookup failed: no action can have it as it is.
+                Some((stage, why)) => {
+                    let cause = if why.starts_with("panicked") { Cause::Panicked } else { Cause::Lookup };
+                    Verdict::Park(self.process.hasher.hash(&change), cause, format!("{stage}: {why}"))
+                }
+            };
+            each(change, verdict);
+        }
+    }
+
+    /// Asks the condition about a whole batch under one guard; after a panic, change by change, to find the culprit.
+    fn evaluate(&mut self, changes: &[Change]) {
+        self.passes.clear();
+        let Some(when) = &self.when else {
+            self.passes.resize_with(changes.len(), || Ok(true));
+            return;
+        };
+        let asks = |change: &Change| change.attachments().all(|found| found.failure().is_none());
+        let passes = &mut self.passes;
+        if guarded(|| passes.extend(changes.iter().map(|change| Ok(!asks(change) || when(change))))).is_err() {
+            self.passes.clear();
+            self.passes.extend(changes.iter().map(|change| guarded(|| !asks(change) || when(change))));
+        }
+    }
+}

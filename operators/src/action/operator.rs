@@ -1,0 +1,538 @@
+//! The side of an action that runs on a worker: order per key, permits, epochs, room.
+//!
+//! A change holds its key, a permit and its epoch until its outcome is *durably noted*, not until the answer is there.
+//! Given back at the answer, a crash between answer and note would repeat a change after a later one of its key, and more
+//! changes than there are permits.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use slab::Slab;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::{Stream, StreamVec};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::action::call::{Delivery, Identity};
+use crate::action::driver::{Answer, Driver, Job};
+use crate::action::gate::{Gate, Verdict};
+use crate::action::keys::Keys;
+use crate::action::spec::{ActionSpec, Kind};
+use crate::action::spill::{Spill, Waiting};
+use crate::books::{Books, Line};
+use crate::change::Change;
+use crate::checkpoint::keeper::Drafts;
+use crate::checkpoint::report::Report;
+use crate::checkpoint::store::{Cause, ChangeHash, Note, Outcome, Parked, ParkedId, Resolution, Resolved};
+use crate::epoch::unix_ms;
+use crate::offload::{Post, Wake, mailbox};
+use crate::position::Epoch;
+use crate::process::{Process, owns};
+
+/// What a person asks to be done with a parked change. The worker that owns its key does it.
+pub struct Command {
+    /// The record.
+    pub parked: Parked,
+    /// What is to be done.
+    pub kind: CommandKind,
+    /// Called once it is done, or found to be done already.
+    pub done: Box<dyn FnOnce() + Send>,
+}
+
+/// The kinds of commands on a parked change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandKind {
+    /// Try once more.
+    Retry,
+    /// Give it up.
+    Drop,
+}
+
+/// The lines of one action in the books.
+#[derive(Clone, Debug)]
+pub(crate) struct ActionLines {
+    filtered: Line,
+    delivered: Line,
+    parked: Line,
+}
+
+impl ActionLines {
+    pub(crate) fn new(books: &Books, action: &str) -> Self {
+        let line = |what| books.line(&format!("{what} {action}"));
+        ActionLines { filtered: line("filtered"), delivered: line("delivered"), parked: line("parked") }
+    }
+
+    pub(crate) fn ids(&self) -> [u16; 3] {
+        [self.filtered.id, self.delivered.id, self.parked.id]
+    }
+
+    /// Counts live and reports, in one.
+    pub(crate) fn count(&self, give: &mut dyn FnMut(Report), delivered: u64, filtered: u64, parked: u64) {
+        for (line, n) in [(&self.delivered, delivered), (&self.filtered, filtered), (&self.parked, parked)] {
+            line.add(n);
+            if n > 0 {
+                give(Report::Count { line: line.id, n });
+            }
+        }
+    }
+}
+
+/// A record of a change that is set aside.
+pub(crate) fn park(action: &str, cause: Cause, error: String, attempts: u32, hash: ChangeHash, change: &Change) -> Parked {
+    Parked {
+        id: 0,
+        action: action.to_owned(),
+        cause,
+        error,
+        attempts,
+        parked_at_ms: unix_ms(),
+        hash,
+        change: change.detached(),
+    }
+}
+
+/// What one action shares among the workers of a process.
+#[derive(Clone, Debug)]
+pub(crate) struct Bounds {
+    pub permits: Arc<Semaphore>,
+    /// Changes this action may hold of the window on one worker; what exceeds it is set aside. `None`: it has the window.
+    pub share: Option<usize>,
+    /// Whether ids are unique before this action, because a dedup stands upstream.
+    pub unique_ids: bool,
+}
+
+struct Task {
+    change: Change,
+    epoch: Epoch,
+    key: u64,
+    hash: ChangeHash,
+    resolves: Option<ParkedId>,
+}
+
+struct Open {
+    capability: Capability<Epoch>,
+    pending: usize,
+    delivered: u64,
+    filtered: u64,
+    parked: u64,
+    met: Vec<Report>,
+}
+
+/// What comes to the operator from other threads.
+enum Mail {
+    Answers(Vec<Answer>),
+    Stored(Epoch, Vec<Waiting>),
+    Taken(Vec<Waiting>, Vec<Parked>),
+    Command(Command),
+}
+
+/// Delivers a stream of changes to an action that is called.
+pub(crate) fn deliver<'s>(
+    stream: StreamVec<'s, Epoch, Change>,
+    process: &Arc<Process>,
+    spec: &Arc<ActionSpec>,
+    lines: ActionLines,
+    bounds: Bounds,
+) -> Stream<'s, Epoch, Vec<Report>> {
+    let (process, spec, scope) = (process.clone(), spec.clone(), stream.scope());
+    let name = format!("Action {}", spec.name);
+    stream.unary::<CapacityContainerBuilder<Vec<Report>>, _, _, _>(Pipeline, &name, move |_capability, info| {
+        let wake = Wake::new(scope.worker().sync_activator_for(info.address.to_vec()));
+        let again = scope.activator_for(info.address);
+        let (post, inbox) = mailbox::<Mail>(&wake);
+        let mut desk = Desk::new(&process, &spec, lines, bounds, post, scope.index());
+        let mut checked = unix_ms();
+        move |input, out| {
+            wake.ran();
+            if process.halt.is_halted() {
+                return;
+            }
+            input.for_each_stamp(|capability, batches| {
+                let Some(capability) = capability.retain_least(out.output_index()) else { return };
+                desk.arrive(capability, batches);
+            });
+            for mail in inbox.drain() {
+                desk.open_mail(mail);
+            }
+            let now = unix_ms();
+            if now.saturating_sub(checked) >= 100 {
+                checked = now;
+                desk.spill_overdue();
+            }
+            desk.dispatch();
+            desk.take_up();
+            desk.close_epochs(|capability, reports| out.session(capability).give_iterator(reports));
+            if !desk.tasks.is_empty() {
+                again.activate_after(Duration::from_millis(500));
+            }
+        }
+    })
+}
+
+/// One action's desk on one worker.
+struct Desk {
+    process: Arc<Process>,
+    spec: Arc<ActionSpec>,
+    number: u16,
+    lines: ActionLines,
+    bounds: Bounds,
+    post: Post<Mail>,
+    jobs: UnboundedSender<Vec<Job>>,
+    scope_of_keys: Arc<str>,
+    gate: Gate,
+    tasks: Slab<Task>,
+    keys: Keys,
+    ready: VecDeque<usize>,
+    running: usize,
+    open: BTreeMap<Epoch, Open>,
+    spill: Spill,
+    taking_up: bool,
+}
+
+impl Desk {
+    fn new(
+        process: &Arc<Process>,
+        spec: &Arc<ActionSpec>,
+        lines: ActionLines,
+        bounds: Bounds,
+        post: Post<Mail>,
+        index: usize,
+    ) -> Self {
+        let number = process.heritage.actions.get(&spec.name).copied().unwrap_or_default();
+        let workers = process.limits.workers;
+        let mut spill = Spill::default();
+        let heads = process.heritage.parked.iter();
+        let mine = heads.filter(|head| head.action == spec.name && owns(head.key_hash, index, workers));
+        process.add_backlog(spill.restore(mine, spec.hold));
+        let command = post.clone();
+        process.register_commands(&spec.name, index, command.map(Mail::Command));
+        let driver = Driver {
+            process: process.clone(),
+            spec: spec.clone(),
+            number,
+            permits: bounds.permits.clone(),
+            post: post.map(Mail::Answers),
+        };
+        Desk {
+            gate: Gate::new(process, spec, true),
+            scope_of_keys: format!("{}/{}/", process.limits.pipeline, spec.name).into(),
+            process: process.clone(),
+            spec: spec.clone(),
+            number,
+            lines,
+            bounds,
+            jobs: driver.start(),
+            post,
+            tasks: Slab::new(),
+            keys: Keys::default(),
+            ready: VecDeque::new(),
+            running: 0,
+            open: BTreeMap::new(),
+            spill,
+            taking_up: false,
+        }
+    }
+
+    /// Changes have come under an epoch.
+    fn arrive(&mut self, capability: Capability<Epoch>, batches: std::slice::IterMut<'_, Vec<Change>>) {
+        let epoch = *capability.time();
+        let slot = self.open.entry(epoch).or_insert_with(|| Open::new(capability));
+        let mut arrived = Vec::new();
+        let mut drafts = Vec::new();
+        let (mut filtered, mut delivered, mut parked) = (0, 0, 0);
+        for batch in batches {
+            self.gate.judge(batch, |change, verdict| match verdict {
+                Verdict::Deliver(hash) => arrived.push((change, hash)),
+                Verdict::Filtered => filtered += 1,
+                Verdict::Met(hash, outcome) => {
+                    match outcome {
+                        Outcome::Delivered => delivered += 1,
+                        Outcome::Parked => parked += 1,
+                    }
+                    slot.met.push(Report::Met { action: self.number, change: hash, position: change.position() });
+                }
+                Verdict::Park(hash, cause, error) => drafts.push((change, hash, cause, error)),
+            });
+        }
+        slot.filtered += filtered;
+        slot.delivered += delivered;
+        slot.parked += parked;
+        slot.pending += arrived.len() + drafts.len();
+        self.live(delivered, filtered, parked);
+        self.process.in_flight.give_back(filtered + delivered + parked);
+        if self.spec.hold {
+            drafts.iter().for_each(|(change, ..)| self.spill.hold(change.key_hash()));
+        }
+        let mut aside: Vec<_> = drafts.into_iter().map(|(change, hash, cause, error)| (change, hash, cause, error, false)).collect();
+        for (change, hash) in arrived {
+            let key = change.key_hash();
+            let full = self.bounds.share.is_some_and(|share| self.tasks.len() >= share);
+            match self.spill.follows(key).or(full.then_some(Cause::Overflow)) {
+                None => self.enter(Task { change, epoch, key, hash, resolves: None }),
+                Some(cause) => {
+                    // What already waits at this desk for the key stands before this change and must not be overtaken by it:
+                    // it does not, for records are taken up through the same queue of the key.
+                    self.spill.leads(key);
+                    aside.push((change, hash, cause, String::new(), true));
+                }
+            }
+        }
+        self.set_aside(epoch, aside);
+    }
+
+    fn enter(&mut self, task: Task) {
+        let key = task.key;
+        let slot = self.tasks.insert(task);
+        if self.keys.enter(key, slot) {
+            self.ready.push_back(slot);
+        }
+    }
+
+    /// Parks changes of an epoch; those marked `true` come back by themselves. The epoch stays open until they are durable.
+    fn set_aside(&mut self, epoch: Epoch, changes: Vec<(Change, ChangeHash, Cause, String, bool)>) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut drafts = Drafts::default();
+        let mut keys = Vec::with_capacity(changes.len());
+        for (change, hash, cause, error, returns) in changes {
+            keys.push((change.key_hash(), returns));
+            drafts.notes.push(Note {
+                action: self.number,
+                change: hash,
+                position: change.position(),
+                epoch,
+                outcome: Outcome::Parked,
+            });
+            drafts.parked.push(park(&self.spec.name, cause, error, 0, hash, &change));
+        }
+        let post = self.post.clone();
+        self.process.keeper.commit(drafts, move |ids| {
+            let stored = ids.into_iter().zip(keys);
+            // A record that does not come back is told with id 0.
+            let waiting = stored.map(|(id, (key, returns))| Waiting { id: if returns { id } else { 0 }, key }).collect();
+            let _ = post.send(Mail::Stored(epoch, waiting));
+        });
+    }
+
+    fn open_mail(&mut self, mail: Mail) {
+        match mail {
+            Mail::Answers(answers) => answers.into_iter().for_each(|answer| self.answered(answer)),
+            Mail::Stored(epoch, waiting) => {
+                let slot = self.open.get_mut(&epoch).expect("an epoch with records on their way is open");
+                slot.pending -= waiting.len();
+                slot.parked += waiting.len() as u64;
+                self.live(0, 0, waiting.len() as u64);
+                self.process.in_flight.give_back(waiting.len() as u64);
+                let in_line = waiting.into_iter().filter(|waiting| waiting.id != 0 && self.spill.stored(*waiting)).count();
+                self.process.add_backlog(in_line);
+            }
+            Mail::Taken(asked, found) => {
+                self.taking_up = false;
+                for waiting in &asked {
+                    self.spill.entered(waiting.key);
+                }
+                self.process.settle_backlog(asked.len() - found.len());
+                for parked in found {
+                    let key = parked.change.key_hash();
+                    let waiting = Waiting { id: parked.id, key };
+                    match self.spill.follows(key) {
+                        Some(Cause::Held) => {
+                            self.spill.back(waiting);
+                            self.process.settle_backlog(1);
+                        }
+                        _ => self.enter_parked(parked),
+                    }
+                }
+            }
+            Mail::Command(command) => self.obey(command),
+        }
+    }
+
+    fn enter_parked(&mut self, parked: Parked) {
+        let key = parked.change.key_hash();
+        self.enter(Task { change: parked.change, epoch: 0, key, hash: parked.hash, resolves: Some(parked.id) });
+    }
+
+    fn answered(&mut self, answer: Answer) {
+        let (slot, delivered) = match answer {
+            Answer::Retrying { slot } => {
+                if let Some(task) = self.tasks.get_mut(slot) {
+                    task.change = task.change.detached();
+                }
+                return;
+            }
+            Answer::Settled { slot, delivered } => (slot, delivered),
+        };
+        let task = self.tasks.remove(slot);
+        self.running -= 1;
+        match task.resolves {
+            None => {
+                let open = self.open.get_mut(&task.epoch).expect("an epoch with changes pending is open");
+                open.pending -= 1;
+                if delivered {
+                    open.delivered += 1;
+                } else {
+                    open.parked += 1;
+                }
+                self.live(delivered.into(), 0, (!delivered).into());
+                self.process.in_flight.give_back(1);
+            }
+            Some(_) => {
+                self.process.settle_backlog(1);
+                if delivered {
+                    self.process.add_backlog(self.spill.release(task.key));
+                }
+            }
+        }
+        if !delivered && self.spec.hold {
+            self.spill.hold(task.key);
+            self.move_behind_held(task.key);
+        }
+        if let Some(next) = self.keys.leave(task.key) {
+            self.ready.push_back(next);
+        }
+    }
+
+    /// Everything that waits at the desk for a key that is now held goes aside behind it.
+    fn move_behind_held(&mut self, key: u64) {
+        for slot in self.keys.take_waiting(key) {
+            let task = self.tasks.remove(slot);
+            match task.resolves {
+                Some(id) => {
+                    self.spill.back(Waiting { id, key });
+                    self.process.settle_backlog(1);
+                }
+                None => {
+                    self.spill.leads(key);
+                    self.set_aside(task.epoch, vec![(task.change, task.hash, Cause::Held, String::new(), true)]);
+                }
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        let Command { parked, kind, done } = command;
+        if matches!(parked.cause, Cause::Overflow | Cause::Held) && kind == CommandKind::Retry {
+            // It is taken up again by itself, in its turn.
+            return done();
+        }
+        match kind {
+            CommandKind::Retry => {
+                self.process.add_backlog(1);
+                self.enter_parked(parked);
+                done();
+            }
+            CommandKind::Drop => {
+                let key = parked.change.key_hash();
+                let resolved = Resolved { id: parked.id, action: parked.action, resolution: Resolution::Dropped };
+                let drafts = Drafts { resolved: vec![resolved], ..Drafts::default() };
+                self.process.keeper.commit(drafts, move |_| done());
+                self.process.add_backlog(self.spill.release(key));
+            }
+        }
+    }
+
+    /// Changes whose turn has not come within the hold budget are set aside, each with all that waits behind it.
+    fn spill_overdue(&mut self) {
+        let budget = self.spec.hold_budget.as_millis() as u64;
+        let now = self.process.clock.mint();
+        while let Some(&slot) = self.ready.front() {
+            let task = &self.tasks[slot];
+            if task.resolves.is_some() || now.saturating_sub(task.epoch) <= budget {
+                break;
+            }
+            self.ready.pop_front();
+            let key = task.key;
+            let mut slots = self.keys.take_waiting(key);
+            slots.push_front(slot);
+            self.keys.leave(key);
+            for slot in slots {
+                let task = self.tasks.remove(slot);
+                match task.resolves {
+                    Some(id) => {
+                        self.spill.leads(key);
+                        self.spill.stored(Waiting { id, key });
+                    }
+                    None => {
+                        self.spill.leads(key);
+                        self.set_aside(task.epoch, vec![(task.change, task.hash, Cause::Overflow, String::new(), true)]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands over what may run now.
+    fn dispatch(&mut self) {
+        let free = self.spec.max_parallelism.saturating_sub(self.running).min(self.ready.len());
+        if free == 0 || self.process.halt.passes("action.dispatched") {
+            return;
+        }
+        let (tasks, scope, unique) = (&self.tasks, &self.scope_of_keys, self.bounds.unique_ids);
+        let jobs = self.ready.drain(..free).map(|slot| {
+            let task = &tasks[slot];
+            let position = (!unique).then(|| task.change.position());
+            let identity = Identity { scope: scope.clone(), hash: task.hash, position };
+            let delivery = Delivery { change: task.change.clone(), identity, attempt: 0 };
+            Job { slot, delivery, epoch: task.epoch, resolves: task.resolves }
+        });
+        let jobs: Vec<Job> = jobs.collect();
+        self.running += jobs.len();
+        let _ = self.jobs.send(jobs);
+    }
+
+    /// Takes up what was set aside, once half of the share is free.
+    fn take_up(&mut self) {
+        let room = self.bounds.share.unwrap_or(usize::MAX).min(4096) / 2;
+        if self.taking_up || !self.spill.has_line() || self.tasks.len() >= room.max(1) || self.process.is_stopping() {
+            return;
+        }
+        self.taking_up = true;
+        let waiting = self.spill.take(256);
+        let post = self.post.clone();
+        let ids = waiting.iter().map(|waiting| waiting.id).collect();
+        self.process.keeper.read_parked(ids, move |found| {
+            post.send(Mail::Taken(waiting, found));
+        });
+    }
+
+    fn close_epochs(&mut self, mut send: impl FnMut(&Capability<Epoch>, std::vec::Drain<'_, Report>)) {
+        let lines = &self.lines;
+        let mut reports = Vec::new();
+        self.open.retain(|_, open| {
+            if open.pending > 0 {
+                return true;
+            }
+            for (line, n) in [(&lines.delivered, open.delivered), (&lines.filtered, open.filtered), (&lines.parked, open.parked)] {
+                if n > 0 {
+                    reports.push(Report::Count { line: line.id, n });
+                }
+            }
+            reports.append(&mut open.met);
+            send(&open.capability, reports.drain(..));
+            false
+        });
+    }
+
+    fn live(&self, delivered: u64, filtered: u64, parked: u64) {
+        self.lines.delivered.add(delivered);
+        self.lines.filtered.add(filtered);
+        self.lines.parked.add(parked);
+    }
+}
+
+impl Open {
+    fn new(capability: Capability<Epoch>) -> Self {
+        Open { capability, pending: 0, delivered: 0, filtered: 0, parked: 0, met: Vec::new() }
+    }
+}
+
+/// Whether an action is called, rather than written to.
+pub(crate) fn is_called(spec: &ActionSpec) -> bool {
+    !matches!(spec.kind, Kind::CutBack(_))
+}

@@ -1,0 +1,170 @@
+//! How a user names an action and bounds it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::action::call::{Action, BatchAction};
+use crate::action::cut_back::CutBackSink;
+use crate::change::Change;
+use crate::guard::backoff::Backoff;
+
+/// A named action with its bounds, as given to a fan-out.
+pub type NamedAction = ActionSpec;
+
+/// A condition on a change.
+pub type Condition = Arc<dyn Fn(&Change) -> bool + Send + Sync>;
+
+/// An action, its name and its bounds.
+#[derive(Clone)]
+pub struct ActionSpec {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) when: Option<Condition>,
+    pub(crate) max_parallelism: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) attempts: u32,
+    pub(crate) backoff: Backoff,
+    pub(crate) repeatable: bool,
+    pub(crate) hold: bool,
+    pub(crate) hold_budget: Duration,
+    pub(crate) batch_max: usize,
+}
+
+/// The ways in which an action is carried out.
+#[derive(Clone)]
+pub enum Kind {
+    /// A call per change.
+    Each(Arc<dyn Action>),
+    /// A call per batch.
+    Batch(Arc<dyn BatchAction>),
+    /// Files that are cut back to the checkpoint on resume.
+    CutBack(Arc<dyn CutBackSink>),
+}
+
+/// What can be made an action: an [`Action`], a [`BatchAction`] or a [`CutBackSink`]. `M` only tells the three apart.
+pub trait IntoAction<M> {
+    /// The way in which it is carried out.
+    fn into_kind(self) -> Kind;
+}
+
+/// Marks what is an action by [`Action`].
+#[derive(Debug)]
+pub struct ByAction;
+/// Marks what is an action by [`BatchAction`].
+#[derive(Debug)]
+pub struct ByBatchAction;
+/// Marks what is an action by [`CutBackSink`].
+#[derive(Debug)]
+pub struct ByCutBackSink;
+
+impl<A: Action> IntoAction<ByAction> for A {
+    fn into_kind(self) -> Kind {
+        Kind::Each(Arc::new(self))
+    }
+}
+
+impl<A: BatchAction> IntoAction<ByBatchAction> for A {
+    fn into_kind(self) -> Kind {
+        Kind::Batch(Arc::new(self))
+    }
+}
+
+impl<S: CutBackSink> IntoAction<ByCutBackSink> for S {
+    fn into_kind(self) -> Kind {
+        Kind::CutBack(Arc::new(self))
+    }
+}
+
+/// Names an action. The name is part of its identity: outcomes, parked changes and idempotency keys go by it.
+pub fn action<M>(name: impl Into<String>, action: impl IntoAction<M>) -> NamedAction {
+    ActionSpec {
+        name: name.into(),
+        kind: action.into_kind(),
+        when: None,
+        max_parallelism: 100,
+        timeout: Duration::from_secs(30),
+        attempts: 5,
+        backoff: Backoff::default(),
+        repeatable: false,
+        hold: false,
+        hold_budget: Duration::from_secs(300),
+        batch_max: 500,
+    }
+}
+
+impl ActionSpec {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Takes only changes for which `condition` holds; the rest is counted as filtered.
+    pub fn when(mut self, condition: impl Fn(&Change) -> bool + Send + Sync + 'static) -> Self {
+        self.when = Some(Arc::new(condition));
+        self
+    }
+
+    /// Calls under way at once in one process, and so the most that a crash can repeat. Default: 100.
+    pub fn max_parallelism(mut self, calls: usize) -> Self {
+        self.max_parallelism = calls.max(1);
+        self
+    }
+
+    /// How long one attempt may take. Default: 30 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Attempts before the change is parked. Default: 5.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts.max(1);
+        self
+    }
+
+    /// The waits between attempts. Default: full jitter up to 50 ms, doubling, at most 10 s.
+    pub fn backoff(mut self, base: Duration, max: Duration) -> Self {
+        self.backoff = Backoff { base, max };
+        self
+    }
+
+    /// Declares that doing it twice does no harm: nothing is noted, and what is read again after a crash is done again.
+    pub fn repeatable(mut self) -> Self {
+        self.repeatable = true;
+        self
+    }
+
+    /// When a change is parked, later changes of its key wait behind it, parked too. Default: they pass.
+    pub fn hold(mut self) -> Self {
+        self.hold = true;
+        self
+    }
+
+    /// How long, from reading, a change may wait for its turn before it is set aside so that the mark can move on.
+    /// Default: 5 min.
+    pub fn hold_budget(mut self, budget: Duration) -> Self {
+        self.hold_budget = budget;
+        self
+    }
+
+    /// Largest batch of a batch action; `max_parallelism` bounds it too. Default: 500.
+    pub fn batch_max(mut self, changes: usize) -> Self {
+        self.batch_max = changes.max(1);
+        self
+    }
+
+    /// The files it writes, if it writes such as are cut back on resume.
+    pub fn cut_back_sink(&self) -> Option<&Arc<dyn CutBackSink>> {
+        match &self.kind {
+            Kind::CutBack(sink) => Some(sink),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for ActionSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActionSpec").field("name", &self.name).field("repeatable", &self.repeatable).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,145 @@
+//! The books: counts that must add up, so that nothing can go missing unseen.
+//!
+//! Each count is a line. An operator counts on its own lines, where the thing happens, in two ways at once: into a live
+//! counter that anybody may look at, and as a report under the epoch, from which the checkpoint adds up what belongs to
+//! a mark. The lines of an action must balance in every closed epoch:
+//! `read = duplicate + rejected + filtered + delivered + parked`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// The number of a line, the same on every worker.
+pub type LineId = u16;
+
+/// All lines of a pipeline, by name. A name stands for one line, whoever asks for it first.
+#[derive(Debug, Default)]
+pub struct Books(Mutex<Lines>);
+
+#[derive(Debug, Default)]
+struct Lines {
+    names: Vec<String>,
+    live: Vec<Arc<AtomicU64>>,
+    restored: BTreeMap<String, u64>,
+    accounts: BTreeMap<String, Account>,
+}
+
+/// A line an operator counts on.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Its number.
+    pub id: LineId,
+    live: Arc<AtomicU64>,
+}
+
+impl Line {
+    /// Counts live. The report under the epoch is the operator's to send.
+    pub fn add(&self, n: u64) {
+        self.live.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// What has been counted, restored counts included.
+    pub fn live(&self) -> u64 {
+        self.live.load(Ordering::Relaxed)
+    }
+}
+
+/// The lines that must balance for one action.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// What came in: read by sources.
+    pub read: Vec<LineId>,
+    /// What ended before the action: duplicates, rejected lines, filters.
+    pub upstream: Vec<LineId>,
+    /// What the action did: filtered, delivered, parked.
+    pub own: [LineId; 3],
+}
+
+impl Books {
+    /// Books that go on from what a checkpoint holds.
+    pub fn restored(restored: BTreeMap<String, u64>) -> Self {
+        Books(Mutex::new(Lines { restored, ..Lines::default() }))
+    }
+
+    /// The line of this name, made if it is new.
+    pub fn line(&self, name: &str) -> Line {
+        let mut lines = self.0.lock();
+        let index = lines.names.iter().position(|known| known == name).unwrap_or_else(|| {
+            let start = lines.restored.get(name).copied().unwrap_or(0);
+            lines.names.push(name.to_owned());
+            lines.live.push(Arc::new(AtomicU64::new(start)));
+            lines.names.len() - 1
+        });
+        Line { id: index as LineId, live: lines.live[index].clone() }
+    }
+
+    /// States which lines must balance for an action. Every worker states the same.
+    pub fn account(&self, action: &str, account: Account) {
+        self.0.lock().accounts.insert(action.to_owned(), account);
+    }
+
+    /// All accounts by action.
+    pub fn accounts(&self) -> BTreeMap<String, Account> {
+        self.0.lock().accounts.clone()
+    }
+
+    /// The name of a line.
+    pub fn name(&self, line: LineId) -> String {
+        self.0.lock().names[line as usize].clone()
+    }
+
+    /// Absolute counts by line number as the last checkpoint has them, with room for lines that are new.
+    pub fn restored_counts(&self) -> Vec<u64> {
+        let lines = self.0.lock();
+        lines.names.iter().map(|name| lines.restored.get(name).copied().unwrap_or(0)).collect()
+    }
+
+    /// Counts by name, together with restored lines nobody uses any more.
+    pub fn named(&self, counts: &[u64]) -> BTreeMap<String, u64> {
+        let lines = self.0.lock();
+        let mut named = lines.restored.clone();
+        named.extend(lines.names.iter().cloned().zip(counts.iter().copied()));
+        named
+    }
+
+    /// The live counts, by name.
+    pub fn live(&self) -> BTreeMap<String, u64> {
+        let counts: Vec<u64> = self.0.lock().live.iter().map(|line| line.load(Ordering::Relaxed)).collect();
+        self.named(&counts)
+    }
+}
+
+impl Account {
+    /// Whether the counts balance; if not, the sentence that says by how much.
+    pub fn check(&self, action: &str, counts: &[u64]) -> Result<(), String> {
+        let sum = |lines: &[LineId]| lines.iter().map(|line| counts.get(*line as usize).copied().unwrap_or(0)).sum::<u64>();
+        let [read, upstream, own] = [sum(&self.read), sum(&self.upstream), sum(&self.own)];
+        if read == upstream + own {
+            return Ok(());
+        }
+        let [filtered, delivered, parked] = self.own.map(|line| counts.get(line as usize).copied().unwrap_or(0));
+        Err(format!(
+            "the books of action \"{action}\" do not balance: read {read}, but {upstream} ended before it (duplicate, rejected, \
+             filtered) and it filtered {filtered}, delivered {delivered}, parked {parked}: {} unaccounted for",
+            read as i128 - (upstream + own) as i128
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_that_does_not_balance_says_by_how_much() {
+        let books = Books::restored(BTreeMap::from([("read".to_owned(), 5)]));
+        let [read, duplicate, filtered, delivered, parked] =
+            ["read", "duplicate", "filtered", "delivered", "parked"].map(|name| books.line(name).id);
+        let account = Account { read: vec![read], upstream: vec![duplicate], own: [filtered, delivered, parked] };
+        assert_eq!(books.restored_counts(), [5, 0, 0, 0, 0]);
+        assert_eq!(account.check("a", &[5, 1, 1, 2, 1]), Ok(()));
+        assert!(account.check("a", &[5, 1, 1, 1, 1]).unwrap_err().ends_with("1 unaccounted for"));
+    }
+}

@@ -1,1 +1,0 @@
-//! The checkpoint store of a single process: one journal in a data directory.

@@ -1,0 +1,194 @@
+//! The keeper: the one thread that owns the checkpoint store. Whatever is asked of it while it writes goes into the next
+//! group, so many small notes share one sync (group commit).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
+
+use crate::checkpoint::store::{CheckpointStore, Group, Note, Parked, ParkedId, Resolution, Resolved, Save};
+use crate::error::Result;
+use crate::process::Halt;
+
+/// What is to become durable together, and whom to tell.
+#[derive(Default)]
+pub struct Drafts {
+    /// Outcomes.
+    pub notes: Vec<Note>,
+    /// Changes to set aside. A record of id 0 gets the next free id; another id replaces that record.
+    pub parked: Vec<Parked>,
+    /// Records that are parked no more.
+    pub resolved: Vec<Resolved>,
+}
+
+type Told<T> = Box<dyn FnOnce(T) + Send>;
+
+enum Request {
+    /// Make durable, then tell the ids given to the parked records.
+    Commit(Drafts, Told<Vec<ParkedId>>),
+    /// Save a checkpoint.
+    Save(Box<Save>, Told<()>),
+    /// Read parked records.
+    Read(Vec<ParkedId>, Told<Vec<Parked>>),
+    /// Look at the store: for start and for tests.
+    Close,
+}
+
+/// The handle by which everybody talks to the keeper. Cheap to clone.
+#[derive(Clone)]
+pub struct Keeper {
+    requests: Sender<Request>,
+    resolved: Arc<Mutex<BTreeMap<String, (u64, u64)>>>,
+}
+
+impl Keeper {
+    /// Starts the keeper's thread. `halt` freezes it: after a crash or a failure nothing more becomes durable.
+    pub fn start(
+        store: Box<dyn CheckpointStore>,
+        next_parked: ParkedId,
+        resolved: BTreeMap<String, (u64, u64)>,
+        halt: Arc<Halt>,
+    ) -> (Self, JoinHandle<()>) {
+        let (requests, inbox) = unbounded();
+        let resolved = Arc::new(Mutex::new(resolved));
+        let keeper = Keeper { requests, resolved: resolved.clone() };
+        let next_parked = next_parked.max(1);
+        let thread = std::thread::Builder::new()
+            .name("keeper".into())
+            .spawn(move || Work { store, next_parked, resolved, halt, told: Vec::new() }.run(&inbox))
+            .expect("the system gives a thread at start");
+        (keeper, thread)
+    }
+
+    /// Makes drafts durable; `told` runs on the keeper's thread afterwards, with the ids of the parked records.
+    pub fn commit(&self, drafts: Drafts, told: impl FnOnce(Vec<ParkedId>) + Send + 'static) {
+        let _ = self.requests.send(Request::Commit(drafts, Box::new(told)));
+    }
+
+    /// Saves a checkpoint; `told` runs on the keeper's thread afterwards.
+    pub fn save(&self, save: Box<Save>, told: impl FnOnce(()) + Send + 'static) {
+        let _ = self.requests.send(Request::Save(save, Box::new(told)));
+    }
+
+    /// Reads parked records. Ids that are parked no more are left out.
+    pub fn read_parked(&self, ids: Vec<ParkedId>, told: impl FnOnce(Vec<Parked>) + Send + 'static) {
+        let _ = self.requests.send(Request::Read(ids, Box::new(told)));
+    }
+
+    /// By action: how many parked records were delivered after all, and how many dropped, since the pipeline began.
+    pub fn resolved(&self) -> BTreeMap<String, (u64, u64)> {
+        self.resolved.lock().clone()
+    }
+
+    /// Ends the thread once everything asked before is done.
+    pub fn close(&self) {
+        let _ = self.requests.send(Request::Close);
+    }
+}
+
+impl std::fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keeper")
+    }
+}
+
+/// Requests put into one group at most: bounds the group and the wait of the first in it.
+const GROUP_MAX: usize = 256;
+
+struct Work {
+    store: Box<dyn CheckpointStore>,
+    next_parked: ParkedId,
+    resolved: Arc<Mutex<BTreeMap<String, (u64, u64)>>>,
+    halt: Arc<Halt>,
+    told: Vec<(Told<Vec<ParkedId>>, Vec<ParkedId>)>,
+}
+
+impl Work {
+    fn run(mut self, inbox: &Receiver<Request>) {
+        while let Ok(first) = inbox.recv() {
+            let mut group = Group::default();
+            let mut saved = None;
+            let mut next = Some(first);
+            let mut taken = 0;
+            let mut reads = Vec::new();
+            let mut closing = false;
+            while let Some(request) = next.take() {
+                match request {
+                    Request::Commit(drafts, told) => self.add(&mut group, drafts, told),
+                    Request::Save(save, told) => {
+                        group.save = Some(*save);
+                        saved = Some(told);
+                    }
+                    Request::Read(ids, told) => reads.push((ids, told)),
+                    Request::Close => closing = true,
+                }
+                taken += 1;
+                // A save ends its group: what is noted after it belongs to the next one.
+                if !closing && saved.is_none() && taken < GROUP_MAX {
+                    next = inbox.try_recv().ok();
+                }
+            }
+            if let Err(error) = self.commit(group, saved, reads) {
+                self.halt.fail(error.context("the checkpoint store failed"));
+                return;
+            }
+            if closing || self.halt.is_frozen() {
+                return;
+            }
+        }
+    }
+
+    fn add(&mut self, group: &mut Group, drafts: Drafts, told: Told<Vec<ParkedId>>) {
+        let mut ids = Vec::with_capacity(drafts.parked.len());
+        for mut parked in drafts.parked {
+            if parked.id == 0 {
+                parked.id = self.next_parked;
+                self.next_parked += 1;
+            }
+            ids.push(parked.id);
+            group.parked.push(parked);
+        }
+        group.notes.extend(drafts.notes);
+        group.resolved.extend(drafts.resolved);
+        self.told.push((told, ids));
+    }
+
+    fn commit(&mut self, group: Group, saved: Option<Told<()>>, reads: Vec<(Vec<ParkedId>, Told<Vec<Parked>>)>) -> Result<()> {
+        let is_empty = group.save.is_none() && group.notes.is_empty() && group.parked.is_empty() && group.resolved.is_empty();
+        if !is_empty {
+            if self.halt.passes("group.before_commit") {
+                return Ok(());
+            }
+            self.store.commit(&group)?;
+            if self.halt.passes(if group.save.is_some() { "save.committed" } else { "group.committed" }) {
+                return Ok(());
+            }
+        }
+        if !group.resolved.is_empty() {
+            let mut totals = self.resolved.lock();
+            for resolved in &group.resolved {
+                let (delivered, dropped) = totals.entry(resolved.action.clone()).or_default();
+                match resolved.resolution {
+                    Resolution::Delivered => *delivered += 1,
+                    Resolution::Dropped => *dropped += 1,
+                }
+            }
+        }
+        for (told, ids) in self.told.drain(..) {
+            told(ids);
+        }
+        if let Some(told) = saved {
+            told(());
+        }
+        for (ids, told) in reads {
+            let mut found = Vec::with_capacity(ids.len());
+            for id in ids {
+                found.extend(self.store.parked(id)?);
+            }
+            told(found);
+        }
+        Ok(())
+    }
+}

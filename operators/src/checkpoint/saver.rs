@@ -1,0 +1,54 @@
+//! The saver: waits for the disk so that neither the workers nor the keeper's small notes have to.
+//!
+//! A save first makes the files of cut-back sinks durable up to the frontier, which takes milliseconds; only then does it go
+//! to the keeper, with the lengths. The lengths belong to the frontier of this save, so they are taken here, once.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Sender, unbounded};
+
+use crate::checkpoint::store::Save;
+use crate::offload::Post;
+use crate::position::Epoch;
+use crate::process::Process;
+
+/// A save has become durable.
+pub(crate) struct Saved {
+    /// Its frontier.
+    pub epoch: Epoch,
+}
+
+/// The handle to the saving thread, which ends when it is dropped.
+pub(crate) struct Saver(Sender<Save>);
+
+impl Saver {
+    /// Begins a save.
+    pub(crate) fn save(&self, save: Save) {
+        let _ = self.0.send(save);
+    }
+}
+
+/// Starts the saving thread.
+pub(crate) fn start(process: &Arc<Process>, post: Post<Saved>) -> Saver {
+    let (saves, inbox) = unbounded::<Save>();
+    let process = process.clone();
+    std::thread::Builder::new()
+        .name("saver".into())
+        .spawn(move || {
+            while let Ok(mut save) = inbox.recv() {
+                match process.sink_writer.files_at(save.epoch) {
+                    Ok(files) => save.files = files,
+                    Err(error) => return process.halt.fail(error.context("a checkpoint could not be saved")),
+                }
+                if process.halt.is_frozen() || process.halt.passes("save.synced") {
+                    return;
+                }
+                let (epoch, post) = (save.epoch, post.clone());
+                process.keeper.save(Box::new(save), move |()| {
+                    post.send(Saved { epoch });
+                });
+            }
+        })
+        .expect("the system gives a thread at start");
+    Saver(saves)
+}

@@ -1,0 +1,160 @@
+//! Dedup: drops copies of a change, and never the change itself.
+//!
+//! The seen-set remembers, for each id, the position at which it was *first* seen. The same id elsewhere is a duplicate. The
+//! same id at the same position is the change itself, read again after a crash, and passes. A set that remembered only
+//! "seen" would drop every change that is read again before it was done: a crash would become a loss.
+
+pub mod seen;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::OutputBuilder;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::dataflow::{Stream, StreamVec};
+use timely::progress::operate::FrontierInterest;
+
+use crate::change::Change;
+use crate::checkpoint::report::{Oldest, Report};
+use crate::checkpoint::store::{Cause, ChangeHash};
+use crate::dedup::seen::{Seen, SeenSet, decode, encode};
+use crate::position::{Epoch, Position};
+use crate::process::{Process, owns, shard};
+
+/// How long, and how many, ids are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dedup {
+    window: Option<Duration>,
+    entries: usize,
+}
+
+impl Dedup {
+    /// Remembers ids for this long, in the changes' own time, and at most ten million of them.
+    pub fn within(window: Duration) -> Self {
+        Dedup { window: Some(window), entries: 10_000_000 }
+    }
+
+    /// Remembers the latest so many ids, however old.
+    pub fn latest(entries: usize) -> Self {
+        Dedup { window: None, entries }
+    }
+
+    /// Remembers at most so many ids, over all workers. Each takes about 60 bytes. Default of `within`: 10,000,000.
+    pub fn at_most(mut self, entries: usize) -> Self {
+        self.entries = entries;
+        self
+    }
+}
+
+/// Dedup on a stream that is exchanged by key.
+pub trait DedupExt<'s>: Sized {
+    /// Lets each change pass once. `name` names its state in the checkpoint and its line in the books.
+    ///
+    /// Changes keep their time and their order.
+    ///
+    /// # Guarantee
+    /// A change is dropped only if another change of its id, at another position, has passed within the window. After a crash, a
+    /// change that had passed passes again.
+    fn dedup(self, process: &Arc<Process>, name: &str, dedup: Dedup) -> (Self, Stream<'s, Epoch, Vec<Report>>);
+}
+
+impl<'s> DedupExt<'s> for StreamVec<'s, Epoch, Change> {
+    fn dedup(self, process: &Arc<Process>, name: &str, dedup: Dedup) -> (Self, Stream<'s, Epoch, Vec<Report>>) {
+        let scope = self.scope();
+        let mut builder = OperatorBuilder::new(format!("Dedup {name}"), scope);
+        let mut input = builder.new_input(self, Pipeline);
+        // It acts on data alone: waking it for every step of the frontier would be work for nothing.
+        builder.set_notify_for(0, FrontierInterest::Never);
+        let (passed_out, passed) = builder.new_output::<Vec<Change>>();
+        let (reports_out, reports) = builder.new_output::<Vec<Report>>();
+        let mut passed_out = OutputBuilder::<Epoch, CapacityContainerBuilder<Vec<Change>>>::from(passed_out);
+        let mut reports_out = OutputBuilder::<Epoch, CapacityContainerBuilder<Vec<Report>>>::from(reports_out);
+        let mut memory = Memory::restore(process, name, dedup, scope.index(), scope.peers());
+        let duplicates = process.books.line(&format!("duplicate {name}"));
+        let (process, worker, name) = (process.clone(), scope.index(), name.to_owned());
+        builder.build(move |capabilities| {
+            drop(capabilities);
+            move |_frontiers| {
+                let mut passed_handle = passed_out.activate();
+                let mut reports_handle = reports_out.activate();
+                input.for_each_stamp(|capability, batches| {
+                    let Some(epoch) = capability.least().copied() else { return };
+                    let mut session = passed_handle.session(&capability);
+                    let mut state = Vec::new();
+                    let mut dropped = 0;
+                    for batch in batches {
+                        let before = batch.len();
+                        batch.retain(|change| memory.passes(change, &process, epoch, &mut state));
+                        dropped += (before - batch.len()) as u64;
+                        if !batch.is_empty() {
+                            session.give_container(batch);
+                        }
+                    }
+                    memory.seen.evict(process.saved_epoch());
+                    let mut reports = reports_handle.session(&capability);
+                    if dropped > 0 {
+                        duplicates.add(dropped);
+                        reports.give(Report::Count { line: duplicates.id, n: dropped });
+                        process.in_flight.give_back(dropped * memory.fan);
+                    }
+                    if !state.is_empty() {
+                        let oldest = memory.seen.oldest();
+                        reports.give(Report::State { operator: name.clone(), worker, bytes: state, oldest });
+                    }
+                    process.halt.passes("dedup.passed");
+                });
+            }
+        });
+        (passed, reports)
+    }
+}
+
+struct Memory {
+    seen: SeenSet,
+    /// Changes with an outcome above the mark, or parked, that have not been read again yet. They were seen first where
+    /// they stand: a copy read before them after a restart must not pass in their place.
+    settled: HashMap<ChangeHash, Position>,
+    /// Units of the window that a change which is dropped here gives back.
+    fan: u64,
+}
+
+impl Memory {
+    fn restore(process: &Process, name: &str, dedup: Dedup, index: usize, peers: usize) -> Self {
+        let window_ms = dedup.window.map(|window| window.as_millis().min(i64::MAX as u128) as i64);
+        let mut seen = SeenSet::new(window_ms, dedup.entries.div_ceil(peers));
+        for (save, segment) in process.heritage.state().iter().filter(|(_, segment)| segment.operator == name) {
+            for (shard, hash, position, time_ms) in decode(&segment.bytes) {
+                if owns(u64::from(shard) << 56, index, peers) {
+                    seen.see(hash, position, time_ms, Oldest::Save(*save));
+                }
+            }
+        }
+        seen.evict(0);
+        let parked = process.heritage.parked.iter().filter(|head| head.cause != Cause::Rejected);
+        let settled =
+            process.heritage.outcomes_by_change().chain(parked.map(|head| (head.hash, head.position))).collect();
+        Memory { seen, settled, fan: process.fan() }
+    }
+
+    fn passes(&mut self, change: &Change, process: &Process, epoch: Epoch, state: &mut Vec<u8>) -> bool {
+        let (hash, position) = (process.hasher.hash(change), change.position());
+        if !self.settled.is_empty() {
+            match self.settled.get(&hash) {
+                Some(first) if *first != position => return false,
+                Some(_) => drop(self.settled.remove(&hash)),
+                None => {}
+            }
+        }
+        match self.seen.see(hash, position, change.time_ms(), Oldest::Epoch(epoch)) {
+            Seen::New => {
+                encode(shard(change.key_hash()) as u8, hash, position, change.time_ms(), state);
+                true
+            }
+            Seen::Again => true,
+            Seen::Duplicate => false,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Fan-out: every change goes to every action of a set, each with an operator, a frontier and a share of its own.
+
+use std::sync::Arc;
+
+use timely::dataflow::operators::Concatenate;
+use timely::dataflow::{Stream, StreamVec};
+
+use crate::action::operator::{ActionLines, Bounds, deliver, is_called};
+use crate::action::{ActionSpec, cut_back};
+use crate::books::{Account, LineId};
+use crate::change::Change;
+use crate::checkpoint::report::Report;
+use crate::position::Epoch;
+use crate::process::Process;
+
+/// What stands before a fan-out, as far as its books and its actions must know.
+#[derive(Clone, Debug, Default)]
+pub struct Upstream {
+    /// Lines on which sources count what they read.
+    pub read: Vec<LineId>,
+    /// Lines on which changes end before the fan-out: rejected, duplicate, filtered.
+    pub ended: Vec<LineId>,
+    /// Whether ids are unique, because a dedup stands upstream.
+    pub unique_ids: bool,
+}
+
+/// Fan-out of a stream that is exchanged by key.
+pub trait FanOutExt<'s> {
+    /// Delivers every change to every action, and reports the outcomes.
+    ///
+    /// # Guarantee
+    /// An epoch is let go, by each action for itself, once every change of it has a durable outcome for that action.
+    fn fan_out(self, process: &Arc<Process>, actions: &[Arc<ActionSpec>], upstream: &Upstream) -> Stream<'s, Epoch, Vec<Report>>;
+}
+
+impl<'s> FanOutExt<'s> for StreamVec<'s, Epoch, Change> {
+    fn fan_out(self, process: &Arc<Process>, actions: &[Arc<ActionSpec>], upstream: &Upstream) -> Stream<'s, Epoch, Vec<Report>> {
+        let scope = self.scope();
+        // Of several actions none may fill the window alone; a single one is paced by the window itself.
+        let share = (process.fan() > 1).then(|| (process.limits.changes as usize / process.limits.workers).max(1));
+        let reports: Vec<_> = actions
+            .iter()
+            .map(|spec| {
+                let lines = ActionLines::new(&process.books, spec.name());
+                let account = Account { read: upstream.read.clone(), upstream: upstream.ended.clone(), own: lines.ids() };
+                process.books.account(spec.name(), account);
+                if is_called(spec) {
+                    let permits = process.permits(spec);
+                    let bounds = Bounds { permits, share, unique_ids: upstream.unique_ids };
+                    deliver(self.clone(), process, spec, lines, bounds)
+                } else {
+                    cut_back::write(self.clone(), process, spec, lines)
+                }
+            })
+            .collect();
+        scope.concatenate(reports)
+    }
+}

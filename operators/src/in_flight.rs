@@ -1,0 +1,145 @@
+//! How much may be under way at once, in changes and in bytes. When a limit is reached, sources stop reading.
+//!
+//! A change costs one unit for each action it can reach; each action gives its unit back when it is done with the
+//! change. Bytes are counted by block, not by change: a block counts as long as one slice of it lives, because that is
+//! what memory really holds.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+
+/// The window of one process.
+#[derive(Debug)]
+pub struct InFlight {
+    units: AtomicU64,
+    bytes: AtomicU64,
+    units_max: AtomicU64,
+    bytes_max: u64,
+    waiting: AtomicBool,
+    lock: Mutex<()>,
+    room: Condvar,
+}
+
+impl InFlight {
+    /// A window of so many units and bytes.
+    pub fn new(units_max: u64, bytes_max: u64) -> Arc<Self> {
+        Arc::new(InFlight {
+            units: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            units_max: AtomicU64::new(units_max),
+            bytes_max,
+            waiting: AtomicBool::new(false),
+            lock: Mutex::new(()),
+            room: Condvar::new(),
+        })
+    }
+
+    /// Sets the limit in units, once it is known how many actions there are.
+    pub fn set_units_max(&self, units_max: u64) {
+        self.units_max.store(units_max.max(1), Ordering::Release);
+    }
+
+    /// Whether a source may read on. Something is always admitted into an empty window, however large it is.
+    pub fn has_room(&self) -> bool {
+        let (units, bytes) = (self.units.load(Ordering::Acquire), self.bytes.load(Ordering::Acquire));
+        (units < self.units_max.load(Ordering::Acquire) && bytes < self.bytes_max) || units == 0
+    }
+
+    /// Waits until there is room or `patience` is over; says whether there is.
+    pub fn wait_for_room(&self, patience: Duration) -> bool {
+        if self.has_room() {
+            return true;
+        }
+        let mut guard = self.lock.lock();
+        self.waiting.store(true, Ordering::SeqCst);
+        // Looked at again after the flag is up: a unit given back in between would otherwise wake nobody.
+        if !self.has_room() {
+            self.room.wait_for(&mut guard, patience);
+        }
+        self.has_room()
+    }
+
+    /// Takes units for changes just read.
+    pub fn take(&self, units: u64) {
+        self.units.fetch_add(units, Ordering::AcqRel);
+    }
+
+    /// Gives units back.
+    pub fn give_back(&self, units: u64) {
+        if units > 0 {
+            let before = self.units.fetch_sub(units, Ordering::AcqRel);
+            debug_assert!(before >= units, "{units} units given back of {before} taken");
+            self.notify();
+        }
+    }
+
+    /// Units under way.
+    pub fn units(&self) -> u64 {
+        self.units.load(Ordering::Acquire)
+    }
+
+    /// Bytes of blocks that are alive.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Acquire)
+    }
+
+    /// A block that counts against the window until its last slice is dropped.
+    pub fn block(self: &Arc<Self>, content: Vec<u8>) -> Bytes {
+        self.bytes.fetch_add(content.len() as u64, Ordering::AcqRel);
+        Bytes::from_owner(Block { content, window: self.clone() })
+    }
+
+    fn notify(&self) {
+        if self.waiting.load(Ordering::SeqCst) && self.has_room() && self.waiting.swap(false, Ordering::SeqCst) {
+            drop(self.lock.lock());
+            self.room.notify_all();
+        }
+    }
+}
+
+struct Block {
+    content: Vec<u8>,
+    window: Arc<InFlight>,
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        &self.content
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        self.window.bytes.fetch_sub(self.content.len() as u64, Ordering::AcqRel);
+        self.window.notify();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_counts_until_its_last_slice_is_gone() {
+        let window = InFlight::new(10, 100);
+        let block = window.block(vec![0; 150]);
+        let slice = block.slice(3..5);
+        window.take(1);
+        drop(block);
+        assert!(!window.has_room());
+        drop(slice);
+        assert!(window.has_room());
+    }
+
+    #[test]
+    fn an_empty_window_admits_anything() {
+        let window = InFlight::new(1, 1);
+        let _block = window.block(vec![0; 1000]);
+        assert!(window.has_room());
+        window.take(5);
+        assert!(!window.wait_for_room(Duration::from_millis(1)));
+    }
+}

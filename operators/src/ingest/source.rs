@@ -1,0 +1,121 @@
+//! What a source is: something with partitions, each of which can be read on from a resume token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::change::{Change, Operation, Parts};
+use crate::checkpoint::store::{Cause, Parked};
+use crate::error::Result;
+use crate::in_flight::InFlight;
+use crate::position::{PartitionId, Position, ResumeToken};
+
+/// A description of where changes come from; opened when the pipeline runs.
+pub trait Source: Send + Sync + 'static {
+    /// What kind of source it is, in a word: part of its default name.
+    fn kind(&self) -> &'static str;
+
+    /// Where it reads, for people.
+    fn place(&self) -> String;
+
+    /// The partitions there are, by names that follow from content, never from a path or a consumer.
+    ///
+    /// # Errors
+    /// Names what is missing or cannot be read, and what can be done.
+    fn partitions(&self) -> Result<Vec<PartitionName>>;
+
+    /// Opens one partition where `from` says, or at its beginning.
+    ///
+    /// # Errors
+    /// If the partition is not what it was: shorter than the token says, or changed before it.
+    fn open(&self, partition: &Partition, from: Option<&ResumeToken>, window: &Arc<InFlight>) -> Result<Box<dyn Reader>>;
+
+    /// Whether what was read can be read again after a crash. What cannot is excepted from "nothing is lost".
+    fn can_be_read_again(&self) -> bool {
+        true
+    }
+
+    /// Whether ids are unique beyond one partition.
+    fn has_global_ids(&self) -> bool {
+        false
+    }
+}
+
+/// A partition as its source names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionName {
+    /// The name, made of content.
+    pub name: String,
+    /// Bytes there are to read in all, if that is known: for progress bars.
+    pub bytes: Option<u64>,
+}
+
+/// A partition with the number it has in the checkpoint store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Its number.
+    pub id: PartitionId,
+    /// Its name, as its source gave it.
+    pub name: String,
+}
+
+/// Reads one partition. Runs on a thread of its own, where it may block.
+pub trait Reader: Send {
+    /// Reads the next batch into `batch`, which comes empty. May wait a little for data, and returns if there is none.
+    fn read(&mut self, batch: &mut Batch) -> Result<Read>;
+}
+
+/// What a read came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// There is a batch, and maybe more.
+    Some,
+    /// There is nothing now; look again after this long.
+    Idle(Duration),
+    /// There will never be more.
+    End,
+}
+
+/// What was read at once from one partition.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The changes, in the order of the source.
+    pub changes: Vec<Change>,
+    /// What was read and is no change.
+    pub rejected: Vec<Rejected>,
+    /// Where reading continues after this batch.
+    pub token: ResumeToken,
+    /// The partition; set by ingest.
+    pub partition: PartitionId,
+}
+
+/// Something that was read and is no change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// Where it stands.
+    pub position: Position,
+    /// The sentence that says where, and what is wrong.
+    pub why: String,
+    /// What was read, as far as it can be shown.
+    pub text: String,
+}
+
+impl Rejected {
+    /// The record under which it is set aside: a change without a table whose row is the text that was read.
+    pub(crate) fn into_parked(self, source: &str) -> Parked {
+        let id = format!("{}/{}/{}", self.position.partition, self.position.at, self.position.within);
+        let text = serde_json::to_string(&self.text).unwrap_or_default();
+        let parts =
+            Parts { id: &id, table: "", key: None, operation: Operation::Read, time_ms: 0, before: None, after: Some(&text) };
+        let change = Change::new(bytes::Bytes::new(), self.position, parts).expect("an id made of three numbers is short");
+        Parked {
+            id: 0,
+            action: source.to_owned(),
+            cause: Cause::Rejected,
+            error: self.why,
+            attempts: 0,
+            parked_at_ms: crate::epoch::unix_ms(),
+            hash: 0,
+            change,
+        }
+    }
+}

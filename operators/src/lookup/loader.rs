@@ -1,0 +1,195 @@
+//! Where rows come from, and how they are asked for: keys of a short window together, each key once for all workers.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use hashbrown::HashMap;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::action::call::BoxFuture;
+use crate::change::Found;
+use crate::error::{Error, ErrorKind, Result};
+use crate::guard::panic::Guarded;
+use crate::lookup::Lookup;
+use crate::offload::Post;
+use crate::process::Process;
+use crate::row::Fields;
+
+/// The origin of a lookup's rows.
+pub trait Loader: Send + Sync + 'static {
+    /// Loads the rows of several keys: one answer for each, in order; `None` where there is no such row.
+    fn load<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<Vec<Option<Fields>>>>;
+
+    /// A row that is in memory, so that asking costs no wait: `None` if it has to be loaded, `Some(None)` if there is none.
+    fn at_hand(&self, _key: &str) -> Option<Option<Fields>> {
+        None
+    }
+
+    /// Opens the origin, once per process, before the dataflow starts.
+    ///
+    /// # Errors
+    /// Names what cannot be opened and what can be done.
+    fn open(&self) -> Result {
+        Ok(())
+    }
+
+    /// Where the rows come from, for people.
+    fn place(&self) -> String;
+}
+
+/// An async closure as a loader, see [`load`].
+#[derive(Clone, Debug)]
+pub struct Load<F>(F);
+
+/// Makes a loader of an async closure that takes several keys and gives the rows in order.
+///
+/// ```
+/// use highwater_operators::lookup::{Lookup, load};
+/// use highwater_operators::row::Fields;
+/// let tiers = Lookup::by("customer_id").from(load(|keys: Vec<String>| async move {
+///     Ok(keys.iter().map(|key| Some(Fields::new([("id", Some(key.as_str())), ("tier", Some("pro"))]))).collect())
+/// }));
+/// ```
+pub fn load<F, Fut>(load: F) -> Load<F>
+where
+    F: Fn(Vec<String>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Vec<Option<Fields>>>> + Send + 'static,
+{
+    Load(load)
+}
+
+impl<F, Fut> Loader for Load<F>
+where
+    F: Fn(Vec<String>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Vec<Option<Fields>>>> + Send + 'static,
+{
+    fn load<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<Vec<Option<Fields>>>> {
+        Box::pin((self.0)(keys.to_vec()))
+    }
+
+    fn place(&self) -> String {
+        "a closure".to_owned()
+    }
+}
+
+/// Rows asked for, with where they are to go.
+pub(crate) struct Ask {
+    pub keys: Vec<String>,
+    pub post: Post<Vec<(String, Arc<Found>)>>,
+}
+
+/// Where a worker asks. One task per lookup and process answers them all.
+#[derive(Clone, Debug)]
+pub(crate) struct Asks(UnboundedSender<Ask>);
+
+/// Batches of one lookup under way at once.
+const BATCHES_MAX: usize = 8;
+
+impl Asks {
+    pub(crate) fn start(process: &Arc<Process>, stage: &str, lookup: &Lookup) -> Self {
+        let (asks, inbox) = unbounded_channel();
+        let desk = Arc::new(Desk { process: process.clone(), stage: stage.into(), lookup: lookup.clone() });
+        process.runtime.spawn(desk.answer(inbox));
+        Asks(asks)
+    }
+
+    pub(crate) fn ask(&self, ask: Ask) {
+        let _ = self.0.send(ask);
+    }
+}
+
+type Loaded = Vec<(String, Arc<Found>)>;
+
+struct Desk {
+    process: Arc<Process>,
+    stage: Arc<str>,
+    lookup: Lookup,
+}
+
+impl Desk {
+    async fn answer(self: Arc<Self>, mut inbox: UnboundedReceiver<Ask>) {
+        // Who waits for a key that is queued or under way: it is loaded once, however many ask.
+        let mut waiting: HashMap<String, Vec<Post<Loaded>>> = HashMap::new();
+        let mut queue: VecDeque<String> = VecDeque::new();
+        let mut batches: FuturesUnordered<BoxFuture<'static, Loaded>> = FuturesUnordered::new();
+        let mut open = true;
+        while open || !batches.is_empty() {
+            tokio::select! {
+                ask = inbox.recv(), if open => match ask {
+                    Some(ask) => enqueue(ask, &mut waiting, &mut queue),
+                    None => open = false,
+                },
+                Some(loaded) = batches.next() => {
+                    for (key, found) in loaded {
+                        for post in waiting.remove(&key).unwrap_or_default() {
+                            let _ = post.send(vec![(key.clone(), found.clone())]);
+                        }
+                    }
+                }
+            }
+            if queue.len() < self.lookup.batch_max && !queue.is_empty() && !self.lookup.batch_window.is_zero() {
+                tokio::time::sleep(self.lookup.batch_window).await;
+                while let Ok(ask) = inbox.try_recv() {
+                    enqueue(ask, &mut waiting, &mut queue);
+                }
+            }
+            while !queue.is_empty() && batches.len() < BATCHES_MAX {
+                let keys = queue.drain(..queue.len().min(self.lookup.batch_max)).collect();
+                let desk = self.clone();
+                batches.push(Box::pin(async move { desk.load(keys).await }));
+            }
+            if self.process.halt.is_halted() {
+                return;
+            }
+        }
+    }
+
+    /// Loads one batch of keys, with all attempts. Every key gets an answer.
+    async fn load(&self, keys: Vec<String>) -> Loaded {
+        let Some(origin) = &self.lookup.origin else { return Vec::new() };
+        let mut failed = 0;
+        loop {
+            let call = async { origin.load(&keys).await };
+            let answer = match Guarded(Box::pin(call)).await {
+                Ok(Ok(rows)) if rows.len() == keys.len() => Ok(rows),
+                Ok(Ok(rows)) => Err(Error::park(format!("the loader gave {} rows for {} keys", rows.len(), keys.len()))),
+                Ok(Err(error)) => Err(error),
+                Err(panic) => Err(Error::park(panic)),
+            };
+            let error = match answer {
+                Ok(rows) => {
+                    let found = |row| match row {
+                        Some(row) => Found::row_of(self.stage.clone(), row),
+                        None => Found::nothing(self.stage.clone()),
+                    };
+                    return keys.into_iter().zip(rows.into_iter().map(|row| Arc::new(found(row)))).collect();
+                }
+                Err(error) => error,
+            };
+            failed += 1;
+            match error.kind() {
+                ErrorKind::Retry if failed < self.lookup.attempts => tokio::time::sleep(self.lookup.backoff.wait(failed)).await,
+                ErrorKind::Retry | ErrorKind::Park => {
+                    let found = Arc::new(Found::failed(self.stage.clone(), error.to_string()));
+                    return keys.into_iter().map(|key| (key, found.clone())).collect();
+                }
+                ErrorKind::Stop => {
+                    self.process.halt.fail(error.context(format!("lookup \"{}\"", self.stage)));
+                    return Vec::new();
+                }
+            }
+        }
+    }
+}
+
+fn enqueue(ask: Ask, waiting: &mut HashMap<String, Vec<Post<Loaded>>>, queue: &mut VecDeque<String>) {
+    for key in ask.keys {
+        let posts = waiting.entry_ref(key.as_str()).or_insert_with(|| {
+            queue.push_back(key.clone());
+            Vec::new()
+        });
+        posts.push(ask.post.clone());
+    }
+}

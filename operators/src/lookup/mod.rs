@@ -1,0 +1,351 @@
+//! Lookups: each change gets a row from elsewhere attached, found by a key in its own row.
+//!
+//! Every worker keeps what it has found in a cache of its own, without locks. What is not there is asked for in batches,
+//! once for all workers; meanwhile the change waits, and with it only the later changes of its key.
+
+mod cache;
+pub mod loader;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::StreamVec;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::Capability;
+use timely::dataflow::operators::generic::Operator;
+
+use crate::change::{Change, Found};
+use crate::guard::backoff::Backoff;
+use crate::guard::panic::guarded;
+use crate::lookup::cache::FoundCache;
+pub use crate::lookup::loader::{Load, Loader, load};
+use crate::lookup::loader::{Ask, Asks};
+use crate::offload::{Post, Wake, mailbox};
+use crate::position::Epoch;
+use crate::process::Process;
+
+/// How a lookup finds its rows: by which key, from where, and what is kept.
+///
+/// A change whose row has no key, or whose key is unknown to the origin, gets an absent row. A change for which the origin
+/// cannot be asked, after all attempts, goes on marked as failed, and every action parks it.
+#[derive(Clone)]
+pub struct Lookup {
+    pub(crate) by: KeyOf,
+    pub(crate) origin: Option<Arc<dyn Loader>>,
+    pub(crate) cache: Cache,
+    pub(crate) attempts: u32,
+    pub(crate) backoff: Backoff,
+    pub(crate) batch_max: usize,
+    pub(crate) batch_window: Duration,
+}
+
+#[derive(Clone)]
+pub(crate) enum KeyOf {
+    Field(Arc<str>),
+    Closure(Arc<dyn Fn(&Change) -> Option<String> + Send + Sync>),
+}
+
+impl Lookup {
+    /// Looks up by a field of the change's row: the row after the change or, for a delete, the row before it.
+    pub fn by(field: &str) -> Self {
+        Self::new(KeyOf::Field(field.into()))
+    }
+
+    /// Looks up by what a closure makes of the change; `None` finds nothing.
+    pub fn by_key(key: impl Fn(&Change) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self::new(KeyOf::Closure(Arc::new(key)))
+    }
+
+    fn new(by: KeyOf) -> Self {
+        Lookup {
+            by,
+            origin: None,
+            cache: Cache::entries(100_000),
+            attempts: 5,
+            backoff: Backoff::default(),
+            batch_max: 500,
+            batch_window: Duration::from_millis(1),
+        }
+    }
+
+    /// Where the rows come from.
+    pub fn from(mut self, origin: impl Loader) -> Self {
+        self.origin = Some(Arc::new(origin));
+        self
+    }
+
+    /// What is kept. Default: 100,000 entries, for ever.
+    pub fn cache(mut self, cache: Cache) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// Attempts to ask the origin before a change goes on as failed. Default: 5.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts.max(1);
+        self
+    }
+
+    /// The waits between attempts. Default: full jitter up to 50 ms, doubling, at most 10 s.
+    pub fn backoff(mut self, base: Duration, max: Duration) -> Self {
+        self.backoff = Backoff { base, max };
+        self
+    }
+
+    /// Keys asked for at once at most, and how long the first of them waits for others. Default: 500 and 1 ms.
+    pub fn batch(mut self, keys_max: usize, window: Duration) -> Self {
+        self.batch_max = keys_max.max(1);
+        self.batch_window = window;
+        self
+    }
+
+    /// Where the rows come from, if it was said.
+    pub fn origin(&self) -> Option<&Arc<dyn Loader>> {
+        self.origin.as_ref()
+    }
+}
+
+impl fmt::Debug for Lookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lookup").field("cache", &self.cache).finish_non_exhaustive()
+    }
+}
+
+/// What a lookup keeps on each worker. Found rows and "there is none" are kept alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cache {
+    pub(crate) entries: usize,
+    pub(crate) ttl: Option<Duration>,
+}
+
+impl Cache {
+    /// Keeps so many entries over all workers; which ones, an adaptive policy decides (quick_cache: it resists scans and
+    /// follows popularity).
+    pub fn entries(entries: usize) -> Self {
+        Cache { entries: entries.max(1), ttl: None }
+    }
+
+    /// Asks again for what is older than this, give or take a tenth, so that what was loaded together does not expire
+    /// together.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+}
+
+/// Lookup on a stream that is exchanged by key.
+pub trait LookupExt: Sized {
+    /// Attaches to each change what `lookup` finds, under `name`. Changes keep their time, and their order by key.
+    ///
+    /// # Guarantee
+    /// A change that waits for its row holds its epoch open, so a crash meanwhile reads it again.
+    fn lookup(self, process: &Arc<Process>, name: &str, lookup: &Lookup) -> Self;
+}
+
+impl<'s> LookupExt for StreamVec<'s, Epoch, Change> {
+    fn lookup(self, process: &Arc<Process>, name: &str, lookup: &Lookup) -> Self {
+        let (process, lookup, stage, scope) = (process.clone(), lookup.clone(), Arc::<str>::from(name), self.scope());
+        self.unary::<CapacityContainerBuilder<Vec<Change>>, _, _, _>(Pipeline, &format!("Lookup {name}"), move |_, info| {
+            let wake = Wake::new(scope.worker().sync_activator_for(info.address.to_vec()));
+            let (post, inbox) = mailbox(&wake);
+            let mut desk = Desk::new(&process, stage, &lookup, post, scope.peers());
+            move |input, out| {
+                wake.ran();
+                input.for_each_stamp(|capability, batches| {
+                    let Some(epoch) = capability.least().copied() else { return };
+                    let mut waiting = 0;
+                    {
+                        let mut session = out.session(&capability);
+                        for batch in batches {
+                            desk.attach(batch, epoch, &mut waiting);
+                            if !batch.is_empty() {
+                                session.give_container(batch);
+                            }
+                        }
+                    }
+                    if waiting > 0 {
+                        let retained = capability.retain_least(out.output_index());
+                        desk.wait(waiting, retained);
+                    }
+                });
+                for answers in inbox.drain() {
+                    for (key, found) in answers {
+                        desk.answered(&key, &found, |capability, change| out.session(capability).give(change));
+                    }
+                }
+                desk.ask();
+            }
+        })
+    }
+}
+
+/// A change that waits for its row, or behind one of its key that does.
+struct Waiting {
+    change: Change,
+    epoch: Epoch,
+    key: String,
+}
+
+struct Desk {
+    process: Arc<Process>,
+    stage: Arc<str>,
+    by: KeyOf,
+    origin: Option<Arc<dyn Loader>>,
+    nothing: Arc<Found>,
+    cache: FoundCache,
+    asks: Asks,
+    post: Post<Vec<(String, Arc<Found>)>>,
+    /// By hash of the change's key: its changes that wait, in order. Only the first has been asked for.
+    blocked: HashMap<u64, VecDeque<Waiting>>,
+    /// By lookup key: the change keys whose first change waits for it.
+    asked: HashMap<String, Vec<u64>>,
+    to_ask: Vec<String>,
+    open: BTreeMap<Epoch, (Capability<Epoch>, usize)>,
+}
+
+impl Desk {
+    fn new(
+        process: &Arc<Process>,
+        stage: Arc<str>,
+        lookup: &Lookup,
+        post: Post<Vec<(String, Arc<Found>)>>,
+        peers: usize,
+    ) -> Self {
+        Desk {
+            process: process.clone(),
+            by: lookup.by.clone(),
+            origin: lookup.origin.clone(),
+            nothing: Arc::new(Found::nothing(stage.clone())),
+            cache: FoundCache::new(lookup.cache, peers),
+            asks: process.asks(&stage, lookup),
+            stage,
+            post,
+            blocked: HashMap::new(),
+            asked: HashMap::new(),
+            to_ask: Vec::new(),
+            open: BTreeMap::new(),
+        }
+    }
+
+    /// Attaches what is at hand. What has to wait is taken out of the batch.
+    fn attach(&mut self, batch: &mut Vec<Change>, epoch: Epoch, waiting: &mut usize) {
+        let (mut hits, mut misses) = (0, 0);
+        self.cache.tick();
+        let by = self.by.clone();
+        batch.retain_mut(|change| {
+            let key = match &by {
+                KeyOf::Field(field) => {
+                    // The borrowed key serves for a hit, which is nearly always; only a miss needs one of its own.
+                    let row = change.row();
+                    let Some(key) = row.str(field) else {
+                        change.attach(&self.nothing);
+                        return true;
+                    };
+                    if self.blocked.is_empty()
+                        && let Some(found) = self.cache.get(&key)
+                    {
+                        drop(key);
+                        hits += 1;
+                        change.attach(&found);
+                        return true;
+                    }
+                    key.into_owned()
+                }
+                KeyOf::Closure(closure) => match guarded(|| closure(change)) {
+                    Ok(Some(key)) => key,
+                    Ok(None) => {
+                        change.attach(&self.nothing);
+                        return true;
+                    }
+                    Err(panic) => {
+                        change.attach(&Arc::new(Found::failed(self.stage.clone(), panic)));
+                        return true;
+                    }
+                },
+            };
+            let change_key = change.key_hash();
+            if !self.blocked.contains_key(&change_key) {
+                if let Some(found) = self.cache.get(&key) {
+                    hits += 1;
+                    change.attach(&found);
+                    return true;
+                }
+                misses += 1;
+                if let Some(found) = self.at_hand(&key) {
+                    change.attach(&found);
+                    self.cache.put(key, found);
+                    return true;
+                }
+                self.await_row(&key, change_key);
+            }
+            let held = Waiting { change: change.detached(), epoch, key };
+            self.blocked.entry(change_key).or_default().push_back(held);
+            *waiting += 1;
+            false
+        });
+        self.process.stats.cache_hits.fetch_add(hits, Ordering::Relaxed);
+        self.process.stats.cache_misses.fetch_add(misses, Ordering::Relaxed);
+    }
+
+    fn at_hand(&self, key: &str) -> Option<Arc<Found>> {
+        let row = self.origin.as_ref()?.at_hand(key)?;
+        Some(row.map_or_else(|| self.nothing.clone(), |row| Arc::new(Found::row_of(self.stage.clone(), row))))
+    }
+
+    fn await_row(&mut self, key: &str, change_key: u64) {
+        match self.asked.get_mut(key) {
+            Some(keys) => keys.push(change_key),
+            None => {
+                self.asked.insert(key.to_owned(), vec![change_key]);
+                self.to_ask.push(key.to_owned());
+            }
+        }
+    }
+
+    /// The epoch stays open for so many changes more.
+    fn wait(&mut self, waiting: usize, capability: Option<Capability<Epoch>>) {
+        let Some(capability) = capability else { return };
+        self.open.entry(*capability.time()).or_insert_with(|| (capability, 0)).1 += waiting;
+    }
+
+    /// Asks for what is missing: one message for all keys of this run of the operator.
+    fn ask(&mut self) {
+        if !self.to_ask.is_empty() {
+            self.asks.ask(Ask { keys: std::mem::take(&mut self.to_ask), post: self.post.clone() });
+        }
+    }
+
+    /// A row has come: its changes go on, and behind them what now finds its row at hand.
+    fn answered(&mut self, key: &str, found: &Arc<Found>, mut give: impl FnMut(&Capability<Epoch>, Change)) {
+        if found.failure().is_none() {
+            self.cache.put(key.to_owned(), found.clone());
+        }
+        for change_key in self.asked.remove(key).unwrap_or_default() {
+            let mut row = Some(found.clone());
+            while let Some(queue) = self.blocked.get_mut(&change_key) {
+                let Some(first) = queue.front() else {
+                    self.blocked.remove(&change_key);
+                    break;
+                };
+                let Some(found) = row.take().or_else(|| self.cache.get(&first.key)) else {
+                    let next = first.key.clone();
+                    self.await_row(&next, change_key);
+                    break;
+                };
+                let Waiting { mut change, epoch, .. } = queue.pop_front().expect("looked at above");
+                change.attach(&found);
+                let (capability, left) = self.open.get_mut(&epoch).expect("an epoch with changes waiting is open");
+                give(capability, change);
+                *left -= 1;
+                if *left == 0 {
+                    self.open.remove(&epoch);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! What the workers of one process share: clock, window, books, keeper, and the word that ends it all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::action::cut_back::SinkWriter;
+use crate::action::operator::Command;
+use crate::action::spec::ActionSpec;
+use crate::books::Books;
+use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::store::{ChangeHash, Outcome, ParkedHead, Restored, StateSegment};
+use crate::epoch::EpochClock;
+use crate::error::{Error, Result};
+use crate::hash::ChangeHasher;
+use crate::in_flight::InFlight;
+use crate::lookup::Lookup;
+use crate::lookup::loader::Asks;
+use crate::offload::Post;
+use crate::position::{Epoch, Position, ResumeToken};
+
+/// Shards that keyed state is dealt in: a key's shard is the top byte of its hash, its worker the shard modulo workers.
+pub const SHARDS: u64 = 256;
+
+/// The shard of a key, which timely takes modulo the number of workers.
+pub fn shard(key_hash: u64) -> u64 {
+    key_hash >> 56
+}
+
+/// Whether the worker `index` of `peers` owns a key.
+pub fn owns(key_hash: u64, index: usize, peers: usize) -> bool {
+    shard(key_hash) as usize % peers == index
+}
+
+/// Limits and identity of a process.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// Changes that may be under way at once.
+    pub changes: u64,
+    /// Bytes of blocks that may be alive at once.
+    pub bytes: u64,
+    /// Workers in this process.
+    pub workers: usize,
+    /// Actions that a change can reach.
+    pub fan: u64,
+}
+
+/// What the workers of one process share.
+#[derive(Debug)]
+pub struct Process {
+    /// Limits and identity.
+    pub limits: Limits,
+    /// The number of this run.
+    pub generation: u64,
+    /// The clock that makes epochs.
+    pub clock: EpochClock,
+    /// The window of changes under way.
+    pub in_flight: Arc<InFlight>,
+    /// The counts.
+    pub books: Books,
+    /// Hashes of changes.
+    pub hasher: ChangeHasher,
+    /// Where asynchronous work runs.
+    pub runtime: Handle,
+    /// The owner of the checkpoint store.
+    pub keeper: Keeper,
+    /// The thread that writes cut-back files.
+    pub sink_writer: SinkWriter,
+    /// What ends the process early.
+    pub halt: Arc<Halt>,
+    /// Figures for people.
+    pub stats: Stats,
+    /// What the last run left.
+    pub heritage: Heritage,
+    stopping: AtomicBool,
+    saved_epoch: AtomicU64,
+    backlog: AtomicUsize,
+    commands: Mutex<HashMap<(String, usize), Post<Command>>>,
+    asks: Mutex<HashMap<String, Asks>>,
+    permits: Mutex<HashMap<String, Arc<Semaphore>>>,
+}
+
+/// What the last run left, for the operators that continue its work.
+#[derive(Debug, Default)]
+pub struct Heritage {
+    /// Where each partition continues.
+    pub mark: BTreeMap<u32, ResumeToken>,
+    /// Number and epoch of the last save.
+    pub last_save: (u64, Epoch),
+    /// Live operator state, released once all workers are built.
+    state: Mutex<Arc<Vec<(u64, StateSegment)>>>,
+    /// Outcomes above the mark, by action.
+    pub ledger: HashMap<u16, Arc<LedgerAbove>>,
+    /// Action numbers by name.
+    pub actions: BTreeMap<String, u16>,
+    /// Everything parked.
+    pub parked: Arc<Vec<ParkedHead>>,
+}
+
+/// The outcomes of one action that earlier runs noted above the mark.
+#[derive(Debug, Default)]
+pub struct LedgerAbove {
+    outcomes: HashMap<(ChangeHash, Position), Outcome>,
+    unmet: AtomicUsize,
+}
+
+impl LedgerAbove {
+    /// The outcome of a change that is read again, if it had one. Each is asked for once.
+    pub fn meet(&self, change: ChangeHash, position: Position) -> Option<Outcome> {
+        let outcome = self.outcomes.get(&(change, position)).copied();
+        if outcome.is_some() {
+            self.unmet.fetch_sub(1, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    /// Whether there may still be one to meet. Once all were met, nobody needs to hash a change to ask.
+    pub fn is_open(&self) -> bool {
+        self.unmet.load(Ordering::Relaxed) > 0
+    }
+}
+
+impl Heritage {
+    /// Takes over what a store restored.
+    pub fn from_restored(restored: &mut Restored) -> Self {
+        let mut ledger: HashMap<u16, LedgerAbove> = HashMap::new();
+        for note in std::mem::take(&mut restored.notes) {
+            let above = ledger.entry(note.action).or_default();
+            above.outcomes.insert((note.change, note.position), note.outcome);
+        }
+        let checkpoint = restored.checkpoint.take().unwrap_or_default();
+        Heritage {
+            mark: checkpoint.mark,
+            last_save: (checkpoint.number, checkpoint.epoch),
+            state: Mutex::new(Arc::new(std::mem::take(&mut restored.state))),
+            ledger: ledger
+                .into_iter()
+                .map(|(action, mut above)| {
+                    *above.unmet.get_mut() = above.outcomes.len();
+                    (action, Arc::new(above))
+                })
+                .collect(),
+            actions: std::mem::take(&mut restored.actions),
+            parked: Arc::new(std::mem::take(&mut restored.parked)),
+        }
+    }
+
+    /// The live state segments, in the order of saves.
+    pub fn state(&self) -> Arc<Vec<(u64, StateSegment)>> {
+        self.state.lock().clone()
+    }
+
+    /// Forgets the segments, once every worker has taken what it needs.
+    pub fn release_state(&self) {
+        *self.state.lock() = Arc::default();
+    }
+
+    /// Ids and positions that have an outcome above the mark or stand parked: dedup must know them before the first change.
+    pub fn outcomes_by_change(&self) -> impl Iterator<Item = (ChangeHash, Position)> + '_ {
+        self.ledger.values().flat_map(|above| above.outcomes.keys().copied())
+    }
+}
+
+impl Process {
+    /// Puts a process together.
+    #[allow(clippy::too_many_arguments)] // each is another part; a builder would only name them twice
+    pub fn new(
+        limits: Limits,
+        generation: u64,
+        in_flight: Arc<InFlight>,
+        books: Books,
+        hasher: ChangeHasher,
+        runtime: Handle,
+        keeper: Keeper,
+        sink_writer: SinkWriter,
+        halt: Arc<Halt>,
+        heritage: Heritage,
+    ) -> Arc<Self> {
+        let saved = heritage.last_save.1;
+        Arc::new(Process {
+            clock: EpochClock::after(saved),
+            limits,
+            generation,
+            in_flight,
+            books,
+            hasher,
+            runtime,
+            keeper,
+            sink_writer,
+            halt,
+            stats: Stats::default(),
+            heritage,
+            stopping: AtomicBool::new(false),
+            saved_epoch: AtomicU64::new(saved),
+            backlog: AtomicUsize::new(0),
+            commands: Mutex::new(HashMap::new()),
+            asks: Mutex::new(HashMap::new()),
+            permits: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// The units of the window that one change takes: one for each action it can reach.
+    pub fn fan(&self) -> u64 {
+        self.limits.fan
+    }
+
+    /// Where the workers ask for rows of a lookup. The first to ask starts the task that answers.
+    pub(crate) fn asks(self: &Arc<Self>, stage: &str, lookup: &Lookup) -> Asks {
+        self.asks.lock().entry(stage.to_owned()).or_insert_with(|| Asks::start(self, stage, lookup)).clone()
+    }
+
+    /// The permits of an action: one set for all workers.
+    pub(crate) fn permits(&self, spec: &ActionSpec) -> Arc<Semaphore> {
+        let mut permits = self.permits.lock();
+        permits.entry(spec.name.clone()).or_insert_with(|| Arc::new(Semaphore::new(spec.max_parallelism))).clone()
+    }
+
+    /// Lets go of what holds this process from within, so that it can be dropped.
+    pub fn close(&self) {
+        self.asks.lock().clear();
+        self.commands.lock().clear();
+        self.clock.forget();
+    }
+
+    /// Asks all sources to stop reading, so that the pipeline drains, saves and ends.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.clock.wake_all();
+    }
+
+    /// Whether the pipeline drains.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// All epochs below it are in a saved checkpoint.
+    pub fn saved_epoch(&self) -> Epoch {
+        self.saved_epoch.load(Ordering::Acquire)
+    }
+
+    /// Called when a checkpoint has become durable.
+    pub fn set_saved_epoch(&self, epoch: Epoch) {
+        self.saved_epoch.fetch_max(epoch, Ordering::AcqRel);
+    }
+
+    /// Parked changes that are being taken up again keep the sources open; `n` more of them.
+    pub fn add_backlog(&self, n: usize) {
+        self.backlog.fetch_add(n, Ordering::AcqRel);
+    }
+
+    /// `n` parked changes were settled.
+    pub fn settle_backlog(&self, n: usize) {
+        if n > 0 && self.backlog.fetch_sub(n, Ordering::AcqRel) == n {
+            self.clock.wake_all();
+        }
+    }
+
+    /// Whether parked changes are being taken up again.
+    pub fn has_backlog(&self) -> bool {
+        self.backlog.load(Ordering::Acquire) > 0
+    }
+
+    /// Registers where commands for an action's keys on one worker go.
+    pub fn register_commands(&self, action: &str, worker: usize, post: Post<Command>) {
+        self.commands.lock().insert((action.to_owned(), worker), post);
+    }
+
+    /// Sends a command to the worker that owns a key. `false` if this pipeline has no such action.
+    pub fn command(&self, action: &str, key_hash: u64, command: Command) -> bool {
+        let worker = shard(key_hash) as usize % self.limits.workers;
+        match self.commands.lock().get(&(action.to_owned(), worker)) {
+            Some(post) => post.send(command),
+            None => false,
+        }
+    }
+}
+
+/// Figures for people; none of them decides anything.
+#[derive(Debug, Default)]
+pub struct Stats {
+    /// Changes read again that an earlier run had read already.
+    pub replayed: AtomicU64,
+    /// The most changes that a crash at any moment would have made the next run read again.
+    pub replayed_max: AtomicU64,
+    /// Checkpoints saved.
+    pub saves: AtomicU64,
+    /// Lookups answered from a cache.
+    pub cache_hits: AtomicU64,
+    /// Lookups that had to ask their origin.
+    pub cache_misses: AtomicU64,
+    /// Bytes read by sources.
+    pub bytes_read: AtomicU64,
+    /// Changes read by this run.
+    pub changes_read: AtomicU64,
+    /// Microseconds from the start of the process to the first change that had not been read before.
+    pub first_new_us: AtomicU64,
+}
+
+/// What ends a process early: a failure, a crash made by a test, or a person in a hurry.
+#[derive(Debug, Default)]
+pub struct Halt {
+    halted: AtomicBool,
+    why: Mutex<Option<Ending>>,
+    #[cfg(feature = "testing")]
+    /// Where a test makes the process crash.
+    pub failpoints: crate::testing::failpoint::Failpoints,
+}
+
+/// Why a process ended early.
+#[derive(Debug)]
+pub enum Ending {
+    /// Something failed that the pipeline must not go on with.
+    Failed(Error),
+    /// Left without draining: what is unfinished is read again by the next run.
+    Abandoned,
+    /// A failpoint fired.
+    Crashed,
+}
+
+impl Halt {
+    /// Ends the process because of an error. The first reason counts.
+    pub fn fail(&self, error: Error) {
+        self.end(Ending::Failed(error));
+    }
+
+    /// Ends the process for a reason. The first reason counts.
+    pub fn end(&self, ending: Ending) {
+        self.why.lock().get_or_insert(ending);
+        self.halted.store(true, Ordering::Release);
+    }
+
+    /// Whether the process is to end now.
+    pub fn is_halted(&self) -> bool {
+        self.halted.load(Ordering::Acquire)
+    }
+
+    /// Whether nothing may become durable any more.
+    pub fn is_frozen(&self) -> bool {
+        self.is_halted() && matches!(*self.why.lock(), Some(Ending::Crashed | Ending::Failed(_)))
+    }
+
+    /// Why the process ended, taken once.
+    pub fn take(&self) -> Result<Option<Ending>> {
+        match self.why.lock().take() {
+            Some(Ending::Failed(error)) => Err(error),
+            other => Ok(other),
+        }
+    }
+
+    /// Passes a failpoint. `true`: the process has crashed here and the caller does nothing more.
+    pub fn passes(&self, failpoint: &str) -> bool {
+        #[cfg(feature = "testing")]
+        {
+            if self.failpoints.pass(failpoint) {
+                self.end(Ending::Crashed);
+            }
+            self.is_frozen()
+        }
+        #[cfg(not(feature = "testing"))]
+        {
+            let _ = failpoint;
+            false
+        }
+    }
+}

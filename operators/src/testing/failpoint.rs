@@ -1,0 +1,64 @@
+//! Named places where a test can make the process "crash": from then on nothing more becomes durable.
+//!
+//! In a crash all memory is lost and what is durable stays. A test gets the same by freezing every durable write at a
+//! named place, throwing the pipeline away and starting another one on the same data directory.
+
+use parking_lot::Mutex;
+
+/// Every failpoint, in the order in which a change passes them.
+pub const ALL: [&str; 10] = [
+    READER_SENT,
+    INGEST_EMITTED,
+    DEDUP_PASSED,
+    ACTION_DISPATCHED,
+    ACTION_ANSWERED,
+    GROUP_BEFORE_COMMIT,
+    GROUP_COMMITTED,
+    SINK_WRITTEN,
+    SAVE_SYNCED,
+    SAVE_COMMITTED,
+];
+
+/// A reader has handed over a batch.
+pub const READER_SENT: &str = "reader.sent";
+/// Ingest has emitted a batch under its epoch.
+pub const INGEST_EMITTED: &str = "ingest.emitted";
+/// Dedup has let a batch pass.
+pub const DEDUP_PASSED: &str = "dedup.passed";
+/// An action's changes were handed to the runtime.
+pub const ACTION_DISPATCHED: &str = "action.dispatched";
+/// Actions have answered; nothing is noted yet.
+pub const ACTION_ANSWERED: &str = "action.answered";
+/// The keeper is about to commit a group.
+pub const GROUP_BEFORE_COMMIT: &str = "group.before_commit";
+/// The keeper has committed a group and told nobody yet.
+pub const GROUP_COMMITTED: &str = "group.committed";
+/// A cut-back sink has written, and not synced.
+pub const SINK_WRITTEN: &str = "sink.written";
+/// The files of a save are synced; the checkpoint is not written.
+pub const SAVE_SYNCED: &str = "save.synced";
+/// The checkpoint is written; nobody was told.
+pub const SAVE_COMMITTED: &str = "save.committed";
+
+/// Which failpoint is to fire, and at which passage.
+#[derive(Debug, Default)]
+pub struct Failpoints(Mutex<Option<(&'static str, u64)>>);
+
+impl Failpoints {
+    /// Arms a failpoint: it fires when it is passed for the `passage`-th time, counted from 1.
+    pub fn arm(&self, name: &'static str, passage: u64) {
+        *self.0.lock() = Some((name, passage));
+    }
+
+    /// Passes a failpoint; says whether it fires.
+    pub fn pass(&self, name: &str) -> bool {
+        let mut armed = self.0.lock();
+        match armed.as_mut() {
+            Some((target, left)) if *target == name => {
+                *left = left.saturating_sub(1);
+                *left == 0
+            }
+            _ => false,
+        }
+    }
+}
