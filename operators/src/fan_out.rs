@@ -37,7 +37,7 @@ impl<'s> FanOutExt<'s> for StreamVec<'s, Epoch, Change> {
     fn fan_out(self, process: &Arc<Process>, actions: &[Arc<ActionSpec>], upstream: &Upstream) -> Stream<'s, Epoch, Vec<Report>> {
         let scope = self.scope();
         // Of several actions none may fill the window alone; a single one is paced by the window itself.
-        let share = (process.fan() > 1).then(|| (process.limits.changes as usize / process.limits.workers).max(1));
+        let share = (process.limits.actions > 1).then(|| (process.limits.changes as usize / process.limits.workers).max(1));
         let reports: Vec<_> = actions
             .iter()
             .map(|spec| {

@@ -17,7 +17,8 @@ use crate::process::Process;
 
 /// Filter on a stream of changes.
 pub trait FilterExt<'s>: Sized {
-    /// Lets pass what `condition` holds for; the rest is counted on the line `filtered NAME`.
+    /// Lets pass what `condition` holds for; the rest is counted on the line `filtered NAME`. `fan` is the number
+    /// of actions a change can reach from here.
     ///
     /// A change on which `condition` panics passes marked as failed, and every action parks it.
     fn filter_changes(
@@ -25,6 +26,7 @@ pub trait FilterExt<'s>: Sized {
         process: &Arc<Process>,
         name: &str,
         condition: impl FnMut(&Change) -> bool + 'static,
+        fan: u64,
     ) -> (Self, Stream<'s, Epoch, Vec<Report>>);
 }
 
@@ -34,6 +36,7 @@ impl<'s> FilterExt<'s> for StreamVec<'s, Epoch, Change> {
         process: &Arc<Process>,
         name: &str,
         mut condition: impl FnMut(&Change) -> bool + 'static,
+        fan: u64,
     ) -> (Self, Stream<'s, Epoch, Vec<Report>>) {
         let mut builder = OperatorBuilder::new(format!("Filter {name}"), self.scope());
         let mut input = builder.new_input(self, Pipeline);
@@ -44,7 +47,6 @@ impl<'s> FilterExt<'s> for StreamVec<'s, Epoch, Change> {
         let mut reports_out = OutputBuilder::<Epoch, CapacityContainerBuilder<Vec<Report>>>::from(reports_out);
         let line = process.books.line(&format!("filtered {name}"));
         let (process, stage) = (process.clone(), Arc::<str>::from(name));
-        let fan = process.fan();
         builder.build(move |capabilities| {
             drop(capabilities);
             move |_frontiers| {

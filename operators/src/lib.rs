@@ -18,6 +18,7 @@ pub mod hash;
 pub mod in_flight;
 pub mod ingest;
 pub mod lookup;
+pub mod meter;
 pub mod offload;
 pub mod position;
 pub mod process;

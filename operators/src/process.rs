@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -14,6 +15,7 @@ use crate::action::operator::Command;
 use crate::action::spec::ActionSpec;
 use crate::books::Books;
 use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::read_so_far::ReadSoFar;
 use crate::checkpoint::store::{ChangeHash, Outcome, ParkedHead, Restored, StateSegment};
 use crate::epoch::EpochClock;
 use crate::error::{Error, Result};
@@ -48,8 +50,8 @@ pub struct Limits {
     pub bytes: u64,
     /// Workers in this process.
     pub workers: usize,
-    /// Actions that a change can reach.
-    pub fan: u64,
+    /// Actions there are, over all fan-outs.
+    pub actions: usize,
 }
 
 /// What the workers of one process share.
@@ -79,6 +81,10 @@ pub struct Process {
     pub stats: Stats,
     /// What the last run left.
     pub heritage: Heritage,
+    /// How far each partition was read, for the figure `replayed`.
+    pub read_so_far: ReadSoFar,
+    /// When this process began to run the pipeline.
+    pub started: Instant,
     stopping: AtomicBool,
     saved_epoch: AtomicU64,
     backlog: AtomicUsize,
@@ -182,6 +188,7 @@ impl Process {
         sink_writer: SinkWriter,
         halt: Arc<Halt>,
         heritage: Heritage,
+        read_so_far: ReadSoFar,
     ) -> Arc<Self> {
         let saved = heritage.last_save.1;
         Arc::new(Process {
@@ -197,6 +204,8 @@ impl Process {
             halt,
             stats: Stats::default(),
             heritage,
+            read_so_far,
+            started: Instant::now(),
             stopping: AtomicBool::new(false),
             saved_epoch: AtomicU64::new(saved),
             backlog: AtomicUsize::new(0),
@@ -204,11 +213,6 @@ impl Process {
             asks: Mutex::new(HashMap::new()),
             permits: Mutex::new(HashMap::new()),
         })
-    }
-
-    /// The units of the window that one change takes: one for each action it can reach.
-    pub fn fan(&self) -> u64 {
-        self.limits.fan
     }
 
     /// Where the workers ask for rows of a lookup. The first to ask starts the task that answers.
@@ -301,6 +305,14 @@ pub struct Stats {
     pub changes_read: AtomicU64,
     /// Microseconds from the start of the process to the first change that had not been read before.
     pub first_new_us: AtomicU64,
+}
+
+impl Stats {
+    /// Notes how long it took until the first change came that had not been read before. The first call counts.
+    pub fn first_new(&self, since_start: Duration) {
+        let us = (since_start.as_micros() as u64).max(1);
+        let _ = self.first_new_us.compare_exchange(0, us, Ordering::Relaxed, Ordering::Relaxed);
+    }
 }
 
 /// What ends a process early: a failure, a crash made by a test, or a person in a hurry.

@@ -1,1 +1,51 @@
-//! highwater.
+//! Highwater: pipelines that react to change events, and lose none.
+//!
+//! ```no_run
+//! use highwater::prelude::*;
+//!
+//! fn main() -> highwater::Exit {
+//!     highwater::main("orders", |flow| {
+//!         flow.source(JsonLines::file("orders.jsonl"))
+//!             .dedup(Dedup::within(minutes(10)))
+//!             .lookup("customer", Lookup::by("customer_id").from(Csv::file("customers.csv").key("id")))
+//!             .fan_out([
+//!                 action("paid", JsonLines::append("out/paid")).when(|change| change.became("status", "paid")),
+//!                 action("print", run(|change| async move {
+//!                     println!("{} {:?}", change.id(), change.found("customer").str("tier"));
+//!                     Ok(())
+//!                 })),
+//!             ])
+//!             .checkpoint(Checkpoint::every(millis(200)));
+//!     })
+//! }
+//! ```
+//!
+//! [`flow`] is the builder, [`program`] the command line around it, and [`run`] runs what was built.
+
+mod commands;
+pub mod flow;
+mod input;
+pub mod plan;
+pub mod program;
+pub mod report;
+pub mod run;
+pub mod settings;
+
+pub use flow::{Built, Changes, Checkpoint, Flow, Outcomes};
+pub use highwater_operators as operators;
+pub use highwater_operators::{Change, Error, ErrorKind, Operation, Result, Row, Value};
+pub use highwater_sinks as sinks;
+pub use highwater_sources as sources;
+pub use program::{Exit, main, main_with, program};
+
+/// Everything a pipeline's file needs.
+pub mod prelude {
+    pub use crate::flow::{Changes, Checkpoint, Flow, Outcomes};
+    pub use crate::input::{Csv, JsonLines, env, hours, millis, minutes, seconds};
+    pub use highwater_operators::action::{Action, BatchAction, BoxFuture, Delivery, action, batch, run};
+    pub use highwater_operators::dedup::Dedup;
+    pub use highwater_operators::lookup::{Cache, Lookup, load};
+    pub use highwater_operators::row::Fields;
+    pub use highwater_operators::{Change, Error, Operation, Result, Row, Value};
+    pub use highwater_sinks::{Line, Stdout};
+}

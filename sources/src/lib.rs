@@ -1,1 +1,8 @@
-//! highwater-sources.
+//! Where the changes of a pipeline come from, and the tables that its lookups read.
+
+pub mod csv_table;
+pub mod envelope;
+pub mod jsonl;
+
+pub use csv_table::CsvTable;
+pub use jsonl::JsonLinesFile;

@@ -38,8 +38,8 @@ use crate::process::{Halt, Process};
 /// After any crash, each change is in the files exactly once.
 pub trait CutBackSink: Send + Sync + 'static {
     /// Before a run starts: cuts every file that the checkpoint names to its length and removes what earlier runs wrote
-    /// besides. Cut files are never written again.
-    fn cut_back(&self, files: &[CutBackFile]) -> Result;
+    /// besides. Cut files are never written again. `generation` is the number of the run that starts.
+    fn cut_back(&self, files: &[CutBackFile], generation: u64) -> Result;
 
     /// A new output of this generation for one worker. Nothing is created before the first bytes come.
     fn open(&self, generation: u64, worker: usize) -> Result<Box<dyn CutBackOutput>>;

@@ -6,6 +6,7 @@
 pub mod embedded;
 pub mod keeper;
 pub mod operator;
+pub mod read_so_far;
 pub mod report;
 pub mod requests;
 mod saver;

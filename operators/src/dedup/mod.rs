@@ -49,20 +49,30 @@ impl Dedup {
     }
 }
 
+impl std::fmt::Display for Dedup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.window {
+            Some(window) => write!(f, "within {window:?}, at most {} ids", self.entries),
+            None => write!(f, "the latest {} ids", self.entries),
+        }
+    }
+}
+
 /// Dedup on a stream that is exchanged by key.
 pub trait DedupExt<'s>: Sized {
-    /// Lets each change pass once. `name` names its state in the checkpoint and its line in the books.
+    /// Lets each change pass once. `name` names its state in the checkpoint and its line in the books; `fan` is the number
+    /// of actions a change can reach from here.
     ///
     /// Changes keep their time and their order.
     ///
     /// # Guarantee
     /// A change is dropped only if another change of its id, at another position, has passed within the window. After a crash, a
     /// change that had passed passes again.
-    fn dedup(self, process: &Arc<Process>, name: &str, dedup: Dedup) -> (Self, Stream<'s, Epoch, Vec<Report>>);
+    fn dedup(self, process: &Arc<Process>, name: &str, dedup: Dedup, fan: u64) -> (Self, Stream<'s, Epoch, Vec<Report>>);
 }
 
 impl<'s> DedupExt<'s> for StreamVec<'s, Epoch, Change> {
-    fn dedup(self, process: &Arc<Process>, name: &str, dedup: Dedup) -> (Self, Stream<'s, Epoch, Vec<Report>>) {
+    fn dedup(self, process: &Arc<Process>, name: &str, dedup: Dedup, fan: u64) -> (Self, Stream<'s, Epoch, Vec<Report>>) {
         let scope = self.scope();
         let mut builder = OperatorBuilder::new(format!("Dedup {name}"), scope);
         let mut input = builder.new_input(self, Pipeline);
@@ -98,7 +108,7 @@ impl<'s> DedupExt<'s> for StreamVec<'s, Epoch, Change> {
                     if dropped > 0 {
                         duplicates.add(dropped);
                         reports.give(Report::Count { line: duplicates.id, n: dropped });
-                        process.in_flight.give_back(dropped * memory.fan);
+                        process.in_flight.give_back(dropped * fan);
                     }
                     if !state.is_empty() {
                         let oldest = memory.seen.oldest();
@@ -117,8 +127,6 @@ struct Memory {
     /// Changes with an outcome above the mark, or parked, that have not been read again yet. They were seen first where
     /// they stand: a copy read before them after a restart must not pass in their place.
     settled: HashMap<ChangeHash, Position>,
-    /// Units of the window that a change which is dropped here gives back.
-    fan: u64,
 }
 
 impl Memory {
@@ -136,7 +144,7 @@ impl Memory {
         let parked = process.heritage.parked.iter().filter(|head| head.cause != Cause::Rejected);
         let settled =
             process.heritage.outcomes_by_change().chain(parked.map(|head| (head.hash, head.position))).collect();
-        Memory { seen, settled, fan: process.fan() }
+        Memory { seen, settled }
     }
 
     fn passes(&mut self, change: &Change, process: &Process, epoch: Epoch, state: &mut Vec<u8>) -> bool {

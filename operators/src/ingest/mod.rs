@@ -115,10 +115,11 @@ pub fn ingest<'s>(
                     }
                 };
                 used = true;
-                let Batch { mut changes, rejected, token, partition } = batch;
+                let Batch { mut changes, rejected, token, partition, bytes } = batch;
                 let n = (changes.len() + rejected.len()) as u64;
                 lines.read.add(n);
                 process.stats.changes_read.fetch_add(n, Ordering::Relaxed);
+                process.stats.bytes_read.fetch_add(bytes, Ordering::Relaxed);
                 let mut reports = reports_handle.session(&*for_reports);
                 reports.give(Report::Read { partition, token });
                 reports.give(Report::Count { line: lines.read.id, n });

@@ -1,6 +1,7 @@
 //! The reading thread of a worker: takes turns among its partitions, waits for room in the window, hands batches over.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -48,18 +49,24 @@ fn read_all(
     fan: u64,
     batches: &Sender<Batch>,
 ) -> Result {
-    let mut readers: Vec<(Partition, Box<dyn Reader>, Instant)> = Vec::with_capacity(partitions.len());
+    struct Turn {
+        partition: Partition,
+        reader: Box<dyn Reader>,
+        due: Instant,
+        order: u64,
+    }
+    let mut readers: Vec<Turn> = Vec::with_capacity(partitions.len());
     for partition in partitions {
         let from = process.heritage.mark.get(&partition.id);
         let reader = source.open(&partition, from, &process.in_flight)?;
-        readers.push((partition, reader, Instant::now()));
+        readers.push(Turn { partition, reader, due: Instant::now(), order: from.map_or(0, |token| token.order) });
     }
     let over = || process.is_stopping() || process.halt.is_halted();
     while !readers.is_empty() && !over() {
         let mut index = 0;
         let mut next_due: Option<Instant> = None;
         while index < readers.len() && !over() {
-            let (partition, reader, due) = &mut readers[index];
+            let Turn { partition, reader, due, order } = &mut readers[index];
             if *due > Instant::now() {
                 next_due = Some(next_due.map_or(*due, |next| next.min(*due)));
                 index += 1;
@@ -73,6 +80,8 @@ fn read_all(
                 Read::Some => {
                     *due = Instant::now();
                     next_due = Some(*due);
+                    count_replay(process, &batch, *order);
+                    *order = batch.token.order;
                     process.in_flight.take((batch.changes.len() + batch.rejected.len()) as u64 * fan);
                     if batches.send(batch).is_err() {
                         return Ok(());
@@ -96,4 +105,15 @@ fn read_all(
         std::thread::sleep(until.min(Duration::from_millis(50)));
     }
     Ok(())
+}
+
+/// Counts what an earlier run had read already, by whole batches, and notes the moment of the first that is new.
+fn count_replay(process: &Process, batch: &Batch, from: u64) {
+    let n = (batch.changes.len() + batch.rejected.len()) as u64;
+    if process.read_so_far.was_read(batch.partition, from) {
+        process.stats.replayed.fetch_add(n, Ordering::Relaxed);
+    } else {
+        process.stats.first_new(process.started.elapsed());
+    }
+    process.read_so_far.note(batch.partition, batch.token.order);
 }

@@ -29,6 +29,11 @@ pub trait Source: Send + Sync + 'static {
     /// If the partition is not what it was: shorter than the token says, or changed before it.
     fn open(&self, partition: &Partition, from: Option<&ResumeToken>, window: &Arc<InFlight>) -> Result<Box<dyn Reader>>;
 
+    /// Bytes that stand before a resume token, for progress bars.
+    fn bytes_before(&self, _token: &ResumeToken) -> u64 {
+        0
+    }
+
     /// Whether what was read can be read again after a crash. What cannot is excepted from "nothing is lost".
     fn can_be_read_again(&self) -> bool {
         true
@@ -84,6 +89,8 @@ pub struct Batch {
     pub rejected: Vec<Rejected>,
     /// Where reading continues after this batch.
     pub token: ResumeToken,
+    /// Bytes read for it.
+    pub bytes: u64,
     /// The partition; set by ingest.
     pub partition: PartitionId,
 }

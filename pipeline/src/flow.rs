@@ -1,0 +1,314 @@
+//! The builder: what a user writes between a source and a checkpoint.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_operators::action::NamedAction;
+use highwater_operators::change::Change;
+use highwater_operators::checkpoint::operator::{Cadence, checkpoint};
+use highwater_operators::checkpoint::report::Report;
+use highwater_operators::dedup::{Dedup, DedupExt};
+use highwater_operators::exchange::ExchangeByKey;
+use highwater_operators::fan_out::{FanOutExt, Upstream};
+use highwater_operators::filter::FilterExt;
+use highwater_operators::ingest::{Partition, Source, SourceLines, ingest};
+use highwater_operators::lookup::{Lookup, LookupExt};
+use highwater_operators::meter::MeterExt;
+use highwater_operators::process::Process;
+use highwater_operators::{Epoch, Error, Result};
+use timely::dataflow::operators::Concatenate;
+use timely::dataflow::operators::generic::operator::empty;
+use timely::dataflow::{Scope, Stream, StreamVec};
+
+use crate::plan::{Kind, Plan};
+
+/// When checkpoints are saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    pub(crate) interval: Duration,
+    pub(crate) batch_size: u64,
+}
+
+impl Checkpoint {
+    /// Saves when this time has passed since the last save, or 1,000 changes were completed, whichever comes first.
+    pub fn every(interval: Duration) -> Self {
+        Checkpoint { interval, batch_size: 1_000 }
+    }
+
+    /// Saves once so many changes were completed above the saved mark. Nothing is ever lost; a crash reads again what was
+    /// completed since the last save, so this bounds the repeated reading.
+    pub fn batch_size(mut self, changes: u64) -> Self {
+        self.batch_size = changes.max(1);
+        self
+    }
+}
+
+/// Where a pipeline begins. The closure that gets it runs once for the plan and once per worker.
+#[derive(Clone)]
+pub struct Flow<'s> {
+    scope: Scope<'s, Epoch>,
+    site: Rc<Site<'s>>,
+}
+
+/// What one call of the user's closure builds.
+pub(crate) struct Site<'s> {
+    plan: RefCell<Plan>,
+    reports: RefCell<Vec<Stream<'s, Epoch, Vec<Report>>>>,
+    running: Option<Arc<Running>>,
+}
+
+/// What there is when the pipeline runs, beside the plan.
+pub(crate) struct Running {
+    pub process: Arc<Process>,
+    pub plan: Arc<Plan>,
+    pub partitions: BTreeMap<String, Vec<Partition>>,
+    pub cadence: Cadence,
+}
+
+/// A stream of changes on its way.
+#[derive(Clone)]
+pub struct Changes<'s> {
+    flow: Flow<'s>,
+    stream: StreamVec<'s, Epoch, Change>,
+    node: usize,
+    upstream: Upstream,
+}
+
+/// The outcomes of one fan-out or several.
+#[derive(Clone)]
+pub struct Outcomes<'s> {
+    flow: Flow<'s>,
+    nodes: Vec<usize>,
+}
+
+/// What the user's closure may return: nothing, or a result.
+pub trait Built {
+    /// The result.
+    fn built(self) -> Result;
+}
+
+impl Built for () {
+    fn built(self) -> Result {
+        Ok(())
+    }
+}
+
+impl Built for Result {
+    fn built(self) -> Result {
+        self
+    }
+}
+
+impl<'s> Flow<'s> {
+    pub(crate) fn new(scope: Scope<'s, Epoch>, running: Option<Arc<Running>>) -> Self {
+        let site = Site { plan: RefCell::default(), reports: RefCell::default(), running };
+        Flow { scope, site: Rc::new(site) }
+    }
+
+    /// Changes from a source.
+    ///
+    /// The source is opened once per process; its partitions are dealt to the workers.
+    pub fn source(&self, source: impl Source) -> Changes<'s> {
+        let place = source.place();
+        let name = self.site.plan.borrow().next_name(Kind::Source, source.kind());
+        let node = self.add(Kind::Source, &name, place, Vec::new());
+        let Some((running, process)) = self.running() else {
+            self.site.plan.borrow_mut().sources.insert(name, Arc::new(source));
+            return self.planned(node);
+        };
+        let (Some(source), Some(partitions)) = (running.plan.sources.get(&name), running.partitions.get(&name)) else {
+            return self.planned(node);
+        };
+        let (changes, reports) =
+            ingest(self.scope, process, &name, source.clone(), partitions, running.plan.fan(node));
+        self.report(reports);
+        let lines = SourceLines::new(&process.books, &name);
+        let upstream = Upstream { read: vec![lines.read.id], ended: vec![lines.rejected.id], unique_ids: false };
+        Changes { flow: self.clone(), stream: changes.exchange_by_key(), node, upstream }
+    }
+
+    /// Changes from timely operators of your own. What comes in is counted as read, and keeps its epoch.
+    pub fn from_stream(&self, stream: StreamVec<'s, Epoch, Change>) -> Changes<'s> {
+        let name = self.site.plan.borrow().next_name(Kind::ComeIn, "stream");
+        let node = self.add(Kind::ComeIn, &name, String::new(), Vec::new());
+        let Some((running, process)) = self.running() else { return self.planned(node) };
+        let line = process.books.line(&format!("read {name}"));
+        let upstream = Upstream { read: vec![line.id], ..Upstream::default() };
+        let (stream, reports) = stream.come_in(process, line, running.plan.fan(node));
+        self.report(reports);
+        Changes { flow: self.clone(), stream: stream.exchange_by_key(), node, upstream }
+    }
+
+    /// The timely scope, for operators of your own.
+    pub fn scope(&self) -> Scope<'s, Epoch> {
+        self.scope
+    }
+
+    fn running(&self) -> Option<(&Arc<Running>, &Arc<Process>)> {
+        self.site.running.as_ref().map(|running| (running, &running.process))
+    }
+
+    fn planned(&self, node: usize) -> Changes<'s> {
+        Changes { flow: self.clone(), stream: empty(self.scope), node, upstream: Upstream::default() }
+    }
+
+    fn report(&self, reports: Stream<'s, Epoch, Vec<Report>>) {
+        self.site.reports.borrow_mut().push(reports);
+    }
+
+    /// Records a step. A worker that builds another shape than the plan's stops the pipeline.
+    fn add(&self, kind: Kind, name: &str, detail: String, inputs: Vec<usize>) -> usize {
+        let node = self.site.plan.borrow_mut().add(kind, name.to_owned(), detail, inputs);
+        if let Some((running, process)) = self.running() {
+            let built = self.site.plan.borrow().nodes[node].clone();
+            if running.plan.nodes.get(node) != Some(&built) {
+                process.halt.fail(Error::stop(format!(
+                    "worker {} built another pipeline than was planned: step {} is {:?} {name:?}; the closure must build the \
+                     same steps each time it is called",
+                    self.scope.index(),
+                    node + 1,
+                    kind
+                )));
+            }
+        }
+        node
+    }
+
+    /// Ends the building: the plan, or the checkpoint behind everything.
+    pub(crate) fn finish(self) -> Plan {
+        if let Some((running, process)) = self.running() {
+            let reports = self.scope.concatenate(self.site.reports.take());
+            checkpoint(reports, process, running.cadence);
+        }
+        let mut plan = self.site.plan.take();
+        plan.check();
+        plan
+    }
+}
+
+impl<'s> Changes<'s> {
+    /// Lets each change pass once.
+    ///
+    /// # Guarantee
+    /// A change is dropped only if another one of its id was seen elsewhere; a change that is read again after a crash passes.
+    pub fn dedup(self, dedup: Dedup) -> Self {
+        let name = self.flow.site.plan.borrow().next_name(Kind::Dedup, "dedup");
+        let Changes { flow, stream, node, mut upstream } = self;
+        let node = flow.add(Kind::Dedup, &name, dedup.to_string(), vec![node]);
+        upstream.unique_ids = true;
+        let stream = match flow.running() {
+            None => stream,
+            Some((running, process)) => {
+                let (stream, reports) = stream.dedup(process, &name, dedup, running.plan.fan(node));
+                flow.report(reports);
+                upstream.ended.push(process.books.line(&format!("duplicate {name}")).id);
+                stream
+            }
+        };
+        Changes { flow, stream, node, upstream }
+    }
+
+    /// Attaches a row from elsewhere to each change; [`Change::found`] reads it.
+    pub fn lookup(self, name: &str, lookup: Lookup) -> Self {
+        let Changes { flow, stream, node, upstream } = self;
+        let detail = lookup.origin().map(|origin| origin.place()).unwrap_or_default();
+        let node = flow.add(Kind::Lookup, name, detail, vec![node]);
+        let stream = match flow.running() {
+            None => {
+                flow.site.plan.borrow_mut().lookups.insert(name.to_owned(), lookup);
+                stream
+            }
+            Some((running, process)) => stream.lookup(process, name, running.plan.lookups.get(name).unwrap_or(&lookup)),
+        };
+        Changes { flow, stream, node, upstream }
+    }
+
+    /// Lets pass what `condition` holds for, and counts the rest as filtered.
+    pub fn filter(self, condition: impl FnMut(&Change) -> bool + 'static) -> Self {
+        let name = self.flow.site.plan.borrow().next_name(Kind::Filter, "filter");
+        let Changes { flow, stream, node, mut upstream } = self;
+        let node = flow.add(Kind::Filter, &name, String::new(), vec![node]);
+        let stream = match flow.running() {
+            None => stream,
+            Some((running, process)) => {
+                let (stream, reports) = stream.filter_changes(process, &name, condition, running.plan.fan(node));
+                flow.report(reports);
+                upstream.ended.push(process.books.line(&format!("filtered {name}")).id);
+                stream
+            }
+        };
+        Changes { flow, stream, node, upstream }
+    }
+
+    /// The stream of changes, for timely operators of your own; [`Flow::from_stream`] takes what they make. Whoever holds a
+    /// change back there must hold its capability too, or a crash loses it.
+    pub fn stream(&self) -> StreamVec<'s, Epoch, Change> {
+        let name = self.flow.site.plan.borrow().next_name(Kind::Leave, "stream");
+        let node = self.flow.add(Kind::Leave, &name, String::new(), vec![self.node]);
+        match self.flow.running() {
+            None => self.stream.clone(),
+            Some((running, process)) => self.stream.clone().leave(process, running.plan.fan(node)),
+        }
+    }
+
+    /// Delivers every change to every action.
+    pub fn fan_out(self, actions: impl IntoIterator<Item = NamedAction>) -> Outcomes<'s> {
+        let Changes { flow, stream, node, upstream } = self;
+        let mut specs = Vec::new();
+        let mut nodes = Vec::new();
+        for spec in actions {
+            let detail = spec.cut_back_sink().map(|sink| sink.place()).unwrap_or_default();
+            nodes.push(flow.add(Kind::Action, spec.name(), detail, vec![node]));
+            let planned = flow.running().and_then(|(running, _)| running.plan.actions.get(spec.name()).cloned());
+            specs.push(planned.unwrap_or_else(|| Arc::new(spec)));
+        }
+        match flow.running() {
+            None => {
+                let named = specs.into_iter().map(|spec| (spec.name().to_owned(), spec));
+                flow.site.plan.borrow_mut().actions.extend(named);
+            }
+            Some((_, process)) => {
+                let reports = stream.fan_out(process, &specs, &upstream);
+                flow.report(reports);
+            }
+        }
+        Outcomes { flow, nodes }
+    }
+}
+
+impl<'s> Outcomes<'s> {
+    /// These outcomes and those of another fan-out, for one checkpoint.
+    pub fn and(mut self, others: Outcomes<'s>) -> Self {
+        self.nodes.extend(others.nodes);
+        self
+    }
+
+    /// Ends the pipeline: the frontier behind all actions becomes the mark.
+    pub fn checkpoint(self, checkpoint: Checkpoint) {
+        let detail = format!("every {:?}, or {} changes", checkpoint.interval, checkpoint.batch_size);
+        let name = self.flow.site.plan.borrow().next_name(Kind::Checkpoint, "checkpoint");
+        self.flow.add(Kind::Checkpoint, &name, detail, self.nodes);
+        self.flow.site.plan.borrow_mut().checkpoint = Some(checkpoint);
+    }
+}
+
+impl std::fmt::Debug for Flow<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Flow")
+    }
+}
+
+impl std::fmt::Debug for Changes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Changes")
+    }
+}
+
+impl std::fmt::Debug for Outcomes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Outcomes")
+    }
+}

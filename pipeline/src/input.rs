@@ -1,0 +1,59 @@
+//! The short names that a pipeline's file uses.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use highwater_sinks::JsonLinesFiles;
+use highwater_sources::{CsvTable, JsonLinesFile};
+
+/// JSON lines: as a source, and as a sink.
+#[derive(Debug)]
+pub struct JsonLines;
+
+impl JsonLines {
+    /// Reads a file of JSON lines in the default envelope.
+    pub fn file(path: impl Into<PathBuf>) -> JsonLinesFile {
+        JsonLinesFile::new(path)
+    }
+
+    /// Writes files of JSON lines below a directory; they hold each change exactly once, whatever happens.
+    pub fn append(path: impl Into<PathBuf>) -> JsonLinesFiles {
+        JsonLinesFiles::new(path)
+    }
+}
+
+/// CSV files as tables for lookups.
+#[derive(Debug)]
+pub struct Csv;
+
+impl Csv {
+    /// A CSV file with a header line.
+    pub fn file(path: impl Into<PathBuf>) -> CsvTable {
+        CsvTable::new(path)
+    }
+}
+
+/// So many milliseconds.
+pub fn millis(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// So many seconds.
+pub fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// So many minutes.
+pub fn minutes(minutes: u64) -> Duration {
+    Duration::from_secs(minutes * 60)
+}
+
+/// So many hours.
+pub fn hours(hours: u64) -> Duration {
+    Duration::from_secs(hours * 3600)
+}
+
+/// The value of an environment variable; empty if it is not set.
+pub fn env(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
+}

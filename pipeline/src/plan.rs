@@ -1,0 +1,200 @@
+//! The plan: the shape of a pipeline, recorded before anything runs, with everything that is wrong with it.
+//!
+//! The user's closure is called once to make the plan, and once per worker to build the dataflow. The objects that must be
+//! one per process (sources, lookups, actions) are those of the plan.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::sync::Arc;
+
+use highwater_operators::action::ActionSpec;
+use highwater_operators::ingest::Source;
+use highwater_operators::lookup::Lookup;
+
+use crate::flow::Checkpoint;
+
+/// What a node of the plan is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Where changes come from.
+    Source,
+    /// Drops duplicates.
+    Dedup,
+    /// Attaches rows.
+    Lookup,
+    /// Lets some pass.
+    Filter,
+    /// Changes leave to operators of the user's own.
+    Leave,
+    /// Changes come from operators of the user's own.
+    ComeIn,
+    /// Does something.
+    Action,
+    /// Makes the mark.
+    Checkpoint,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Kind::Source => "source",
+            Kind::Dedup => "dedup",
+            Kind::Lookup => "lookup",
+            Kind::Filter => "filter",
+            Kind::Leave => "stream out",
+            Kind::ComeIn => "stream in",
+            Kind::Action => "action",
+            Kind::Checkpoint => "checkpoint",
+        }
+    }
+}
+
+/// One step of the pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// What it is.
+    pub kind: Kind,
+    /// Its name, unique among its kind.
+    pub name: String,
+    /// What there is to say of it.
+    pub detail: String,
+    /// The nodes it takes from.
+    pub inputs: Vec<usize>,
+}
+
+/// The shape of a pipeline.
+#[derive(Clone, Default)]
+pub struct Plan {
+    /// The steps, each after those it takes from.
+    pub nodes: Vec<Node>,
+    /// What is wrong, a sentence each.
+    pub problems: Vec<String>,
+    pub(crate) sources: BTreeMap<String, Arc<dyn Source>>,
+    pub(crate) lookups: BTreeMap<String, Lookup>,
+    pub(crate) actions: BTreeMap<String, Arc<ActionSpec>>,
+    pub(crate) checkpoint: Option<Checkpoint>,
+}
+
+impl Plan {
+    /// Adds a step and returns its number.
+    pub(crate) fn add(&mut self, kind: Kind, name: String, detail: String, inputs: Vec<usize>) -> usize {
+        self.nodes.push(Node { kind, name, detail, inputs });
+        self.nodes.len() - 1
+    }
+
+    /// A name for the next step of a kind: the word itself, or with a number from the second one on.
+    pub(crate) fn next_name(&self, kind: Kind, word: &str) -> String {
+        let taken = |name: &str| self.nodes.iter().any(|node| node.kind == kind && node.name == name);
+        match taken(word) {
+            false => word.to_owned(),
+            true => (2..).map(|n| format!("{word}-{n}")).find(|name| !taken(name)).expect("numbers do not end"),
+        }
+    }
+
+    /// How many ends a change can reach from a step: actions, and streams of the user's own. So many units of the window it
+    /// takes.
+    pub fn fan(&self, node: usize) -> u64 {
+        let reached = self.downstream(node);
+        reached.iter().filter(|node| matches!(self.nodes[**node].kind, Kind::Action | Kind::Leave)).count() as u64
+    }
+
+    fn downstream(&self, node: usize) -> BTreeSet<usize> {
+        let mut reached = BTreeSet::from([node]);
+        // Nodes come after what they take from, so one pass finds all.
+        for (index, candidate) in self.nodes.iter().enumerate() {
+            if candidate.inputs.iter().any(|input| reached.contains(input)) {
+                reached.insert(index);
+            }
+        }
+        reached
+    }
+
+    /// Looks for what was forgotten or doubled.
+    pub(crate) fn check(&mut self) {
+        let mut problems = Vec::new();
+        let of = |kind: Kind| self.nodes.iter().enumerate().filter(move |(_, node)| node.kind == kind);
+        if of(Kind::Source).count() == 0 && of(Kind::ComeIn).count() == 0 {
+            problems.push("there is no source; begin with flow.source(..)".to_owned());
+        }
+        let checkpoints = of(Kind::Checkpoint).count();
+        if checkpoints > 1 {
+            problems.push(format!("there are {checkpoints} checkpoints; join the fan-outs with .and(..) and end with one"));
+        }
+        for (index, node) in of(Kind::Source) {
+            let reached = self.downstream(index);
+            let reaches = |kind| reached.iter().any(|node| self.nodes[*node].kind == kind);
+            if reaches(Kind::Leave) {
+                continue;
+            }
+            if !reaches(Kind::Action) {
+                problems.push(format!("source \"{}\" ({}) reaches no action; add .fan_out([..])", node.name, node.detail));
+            } else if !reaches(Kind::Checkpoint) {
+                problems.push(format!(
+                    "source \"{}\" ({}) reaches no checkpoint; end its fan-out with .checkpoint(Checkpoint::every(..))",
+                    node.name, node.detail
+                ));
+            }
+        }
+        let mut names = BTreeSet::new();
+        for (_, node) in of(Kind::Action) {
+            if node.name.trim().is_empty() {
+                problems.push("an action has an empty name; its outcomes go by its name".to_owned());
+            } else if !names.insert(node.name.as_str()) {
+                problems.push(format!("two actions are named \"{}\"; names must be unique, outcomes go by them", node.name));
+            }
+        }
+        let mut names = BTreeSet::new();
+        for (_, node) in of(Kind::Lookup) {
+            if !names.insert(node.name.as_str()) {
+                problems.push(format!("two lookups are named \"{}\"; give each a name of its own", node.name));
+            }
+        }
+        for (name, lookup) in &self.lookups {
+            if lookup.origin().is_none() {
+                problems.push(format!("lookup \"{name}\" has no origin; say where its rows come from with .from(..)"));
+            }
+        }
+        self.problems.extend(problems);
+    }
+
+    /// The plan as lines of text.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for (index, node) in self.nodes.iter().enumerate() {
+            let from: Vec<String> = node.inputs.iter().map(|input| self.nodes[*input].title()).collect();
+            let from = if from.is_empty() { String::new() } else { format!("  <- {}", from.join(", ")) };
+            let detail = if node.detail.is_empty() { String::new() } else { format!("  ({})", node.detail) };
+            let _ = writeln!(text, "{:>2}  {}{detail}{from}", index + 1, node.title());
+        }
+        text
+    }
+
+    /// The plan in the language of Graphviz.
+    pub fn dot(&self) -> String {
+        let mut dot = String::from("digraph pipeline {\n  rankdir=LR;\n  node [shape=box, fontname=\"sans-serif\"];\n");
+        for (index, node) in self.nodes.iter().enumerate() {
+            let label = format!("{}\n{}", node.title(), node.detail);
+            let _ = writeln!(dot, "  n{index} [label={label:?}];");
+            for input in &node.inputs {
+                let _ = writeln!(dot, "  n{input} -> n{index};");
+            }
+        }
+        dot.push_str("}\n");
+        dot
+    }
+}
+
+impl Node {
+    fn title(&self) -> String {
+        match self.kind.word() == self.name {
+            true => self.name.clone(),
+            false => format!("{} {}", self.kind.word(), self.name),
+        }
+    }
+}
+
+impl std::fmt::Debug for Plan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text())
+    }
+}

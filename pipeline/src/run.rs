@@ -1,0 +1,166 @@
+//! Runs a pipeline: plan, store, threads, workers; drain and orderly stop.
+//!
+//! The order at start matters. The store is opened first: that locks the data directory and raises the generation. Then
+//! partitions and actions get their numbers and are held against the checkpoint, files are cut back, and only then does
+//! anything read.
+
+mod control;
+mod open;
+mod progress;
+mod requests;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use highwater_operators::checkpoint::operator::Cadence;
+use highwater_operators::process::{Ending, Process};
+use highwater_operators::{Epoch, Error, Result};
+use timely::{CommunicationConfig, WorkerConfig};
+
+pub use self::control::Control;
+use self::open::Opened;
+use crate::flow::{Flow, Running};
+use crate::plan::Plan;
+use crate::report::Report;
+use crate::settings::Settings;
+
+/// The user's closure, with its arguments bound.
+pub type Build = Arc<dyn for<'s> Fn(&Flow<'s>) -> Result + Send + Sync>;
+
+/// Records the shape of a pipeline and what is wrong with it. Nothing is opened.
+pub fn plan(build: &Build) -> Result<Plan> {
+    let build = build.clone();
+    timely::execute_directly(move |worker| {
+        worker.dataflow::<Epoch, _, _>(|scope| {
+            let flow = Flow::new(scope, None);
+            let built = build(&flow);
+            let mut plan = flow.finish();
+            built?;
+            plan.problems.dedup();
+            Ok(plan)
+        })
+    })
+}
+
+/// Runs a pipeline until its sources have ended or it is told to stop.
+///
+/// # Errors
+/// If the plan has problems, the data directory or a source is not what it should be, or something failed that the pipeline
+/// must not go on with. What was saved stays saved; the next run continues there.
+pub fn run(name: &str, settings: &Settings, build: &Build, control: &Control) -> Result<Report> {
+    let plan = Arc::new(plan(build)?);
+    if !plan.problems.is_empty() {
+        return Err(Error::stop(format!("the pipeline is not complete:\n  - {}", plan.problems.join("\n  - "))));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("actions")
+        .enable_all()
+        .build()
+        .map_err(|error| Error::stop(format!("cannot start the runtime: {error}")))?;
+    let opened = open::open(name, settings, &plan, runtime.handle().clone(), control)?;
+    let process = opened.process.clone();
+    control.attach(&process, runtime.handle());
+    let cadence = cadence(settings, &plan);
+    let running = Arc::new(Running { process: process.clone(), plan, partitions: opened.partitions.clone(), cadence });
+    let workers = start_workers(&process, build.clone(), running)?;
+    let ended = watch(&process, settings, &opened, &workers);
+    let joined = workers.guards.join();
+    process.keeper.close();
+    process.sink_writer.close();
+    process.close();
+    opened.join();
+    control.detach();
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    for worker in joined {
+        worker.map_err(|error| Error::stop(format!("a worker ended: {error}")))?;
+    }
+    let ending = process.halt.take()?;
+    Ok(Report::new(&process, &opened, ended, ending))
+}
+
+fn cadence(settings: &Settings, plan: &Plan) -> Cadence {
+    let planned = plan.checkpoint.expect("a plan without problems has a checkpoint");
+    Cadence {
+        batch_size: settings.checkpoint_batch_size.unwrap_or(planned.batch_size),
+        interval: settings.checkpoint_interval.map_or(planned.interval, Duration::from_millis),
+    }
+}
+
+struct Workers {
+    guards: timely::communication::WorkerGuards<()>,
+    /// Workers still at work.
+    left: Arc<AtomicUsize>,
+}
+
+fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) -> Result<Workers> {
+    let count = process.limits.workers;
+    let config = if count == 1 { CommunicationConfig::Thread } else { CommunicationConfig::Process(count) };
+    let (allocators, others) = config.try_build().map_err(Error::stop)?;
+    let left = Arc::new(AtomicUsize::new(count));
+    let (at_work, process, built) = (left.clone(), process.clone(), Arc::new(AtomicUsize::new(0)));
+    // Idle workers park at once: on shared cores a spinning worker takes the time of those that have work.
+    let worker_config = WorkerConfig::default().idle_spin(Duration::ZERO);
+    let guards = timely::execute::execute_from(allocators, others, worker_config, move |worker| {
+        let work = || {
+            let result = worker.dataflow_named::<Epoch, _, _>("Pipeline", |scope| {
+                let flow = Flow::new(scope, Some(running.clone()));
+                let result = build(&flow);
+                flow.finish();
+                result
+            });
+            if let Err(error) = result {
+                process.halt.fail(error);
+            }
+            if built.fetch_add(1, Ordering::AcqRel) + 1 == process.limits.workers {
+                process.heritage.release_state();
+            }
+            while worker.has_dataflows() && !process.halt.is_halted() {
+                worker.step_or_park(Some(Duration::from_millis(50)));
+            }
+            for dataflow in worker.installed_dataflows() {
+                worker.drop_dataflow(dataflow);
+            }
+        };
+        // A worker that is gone would leave the others waiting for ever: its panic ends the whole process.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
+            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+            process.halt.fail(Error::stop(format!("a worker panicked: {}", text.unwrap_or_default())));
+            for dataflow in worker.installed_dataflows() {
+                worker.drop_dataflow(dataflow);
+            }
+        }
+        at_work.fetch_sub(1, Ordering::AcqRel);
+    })
+    .map_err(Error::stop)?;
+    Ok(Workers { guards, left })
+}
+
+/// Waits for the end: draws progress, passes requests on, bounds the drain. Returns whether all was finished.
+fn watch(process: &Arc<Process>, settings: &Settings, opened: &Opened, workers: &Workers) -> bool {
+    let bar = progress::Progress::start(process, settings, opened);
+    let mut stopping_since = None;
+    let mut ticks = 0u32;
+    while workers.left.load(Ordering::Acquire) > 0 {
+        if ticks.is_multiple_of(20) {
+            requests::pass_on(process, opened);
+        }
+        bar.update();
+        if process.is_stopping() {
+            let since = *stopping_since.get_or_insert_with(std::time::Instant::now);
+            if since.elapsed() > settings.drain_timeout() {
+                process.halt.end(Ending::Abandoned);
+            }
+        }
+        opened.ended.wait(Duration::from_millis(50), || workers.left.load(Ordering::Acquire) == 0);
+        ticks += 1;
+    }
+    bar.finish();
+    !process.halt.is_halted() && !process.is_stopping()
+}
+
+/// The names of the partitions of each source, for messages.
+pub(crate) type Partitions = BTreeMap<String, Vec<highwater_operators::ingest::Partition>>;

@@ -1,0 +1,112 @@
+//! Control over a run from outside: stop it, or make it crash in a test.
+
+use std::sync::{Arc, Weak};
+
+use highwater_operators::process::{Ending, Process};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+/// A handle on a run, made before it starts. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Control(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    process: Mutex<Weak<Process>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    signals: bool,
+    asked: u32,
+    #[cfg(feature = "testing")]
+    failpoint: Option<(&'static str, u64)>,
+}
+
+impl Control {
+    /// A control that also listens to Ctrl-C and SIGTERM: the first drains, the second ends at once.
+    pub fn with_signals() -> Self {
+        let control = Control::default();
+        control.0.state.lock().signals = true;
+        control
+    }
+
+    /// Asks the run to end: the first time by draining, the second time at once. Either is safe.
+    pub fn stop(&self) {
+        let asked = {
+            let mut state = self.0.state.lock();
+            state.asked += 1;
+            state.asked
+        };
+        if let Some(process) = self.0.process.lock().upgrade() {
+            match asked {
+                1 => process.stop(),
+                _ => process.halt.end(Ending::Abandoned),
+            }
+        }
+    }
+
+    /// How often the run was asked to end.
+    pub fn asked(&self) -> u32 {
+        self.0.state.lock().asked
+    }
+
+    /// Makes the run crash when it passes a failpoint for the `passage`-th time.
+    #[cfg(feature = "testing")]
+    pub fn crash_at(&self, failpoint: &'static str, passage: u64) {
+        self.0.state.lock().failpoint = Some((failpoint, passage));
+    }
+
+    pub(crate) fn attach(&self, process: &Arc<Process>, runtime: &Handle) {
+        *self.0.process.lock() = Arc::downgrade(process);
+        let state = self.0.state.lock();
+        if state.asked > 0 {
+            process.stop();
+        }
+        if state.signals {
+            let control = self.clone();
+            runtime.spawn(listen(control));
+        }
+    }
+
+    /// Arms what a test has asked for, before anything runs.
+    pub(crate) fn arm(&self, process: &Process) {
+        #[cfg(feature = "testing")]
+        if let Some((name, passage)) = self.0.state.lock().failpoint {
+            process.halt.failpoints.arm(name, passage);
+        }
+        let _ = process;
+    }
+
+    pub(crate) fn detach(&self) {
+        *self.0.process.lock() = Weak::new();
+    }
+}
+
+async fn listen(control: Control) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        return;
+    };
+    loop {
+        let heard = tokio::select! {
+            heard = interrupt.recv() => heard,
+            heard = terminate.recv() => heard,
+        };
+        if heard.is_none() {
+            return;
+        }
+        match control.asked() {
+            0 => eprintln!("draining: finishing what is under way; once more ends at once"),
+            _ => eprintln!("ending at once: what is unfinished is read again by the next run"),
+        }
+        control.stop();
+    }
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Control")
+    }
+}

@@ -1,0 +1,229 @@
+//! Opens everything a run needs, and refuses what does not fit the checkpoint.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use highwater_operators::action::cut_back::SinkWriter;
+use highwater_operators::books::Books;
+use highwater_operators::checkpoint::embedded::EmbeddedStore;
+use highwater_operators::checkpoint::keeper::Keeper;
+use highwater_operators::checkpoint::read_so_far::ReadSoFar;
+use highwater_operators::checkpoint::store::{Cause, CheckpointStore, CutBackFile, Group, Restored};
+use highwater_operators::hash::ChangeHasher;
+use highwater_operators::in_flight::InFlight;
+use highwater_operators::ingest::Partition;
+use highwater_operators::process::{Halt, Heritage, Limits, Process};
+use highwater_operators::{Error, Result};
+use parking_lot::{Condvar, Mutex};
+use tokio::runtime::Handle;
+
+use crate::plan::Plan;
+use crate::run::control::Control;
+use crate::run::Partitions;
+use crate::settings::Settings;
+
+/// Everything a run needs.
+pub(crate) struct Opened {
+    pub process: Arc<Process>,
+    pub partitions: Partitions,
+    pub directory: PathBuf,
+    /// Changes that were done before this run began; `None` in a new data directory.
+    pub resumed_from: Option<u64>,
+    /// Bytes to read in all, if every source knows, and bytes that were read before.
+    pub bytes: Option<(u64, u64)>,
+    /// Where each action's output is.
+    pub places: BTreeMap<String, String>,
+    pub ended: Ended,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Wakes the watching thread early.
+#[derive(Default)]
+pub(crate) struct Ended(Mutex<()>, Condvar);
+
+impl Ended {
+    pub(crate) fn wait(&self, patience: Duration, over: impl Fn() -> bool) {
+        let mut guard = self.0.lock();
+        let until = std::time::Instant::now() + patience;
+        while !over() && std::time::Instant::now() < until {
+            self.1.wait_for(&mut guard, Duration::from_millis(2));
+        }
+    }
+}
+
+impl Opened {
+    /// Waits for the threads of the process, so that the store is closed and its lock given back.
+    pub(crate) fn join(&self) {
+        for thread in self.threads.lock().drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle, control: &Control) -> Result<Opened> {
+    let directory = settings.data(name);
+    let mut store = EmbeddedStore::open(&directory, name)?;
+    let mut restored = store.restore()?;
+    check_actions(plan, &restored)?;
+    let named = name_partitions(plan)?;
+    let bytes = bytes_to_read(plan, &named, &restored);
+    let partitions = number_partitions(&mut store, &mut restored, &named)?;
+    for action in plan.actions.keys() {
+        restored.actions.insert(action.clone(), store.action(action)?);
+    }
+    for (name, lookup) in &plan.lookups {
+        if let Some(origin) = lookup.origin() {
+            origin.open().map_err(|error| error.context(format!("lookup \"{name}\"")))?;
+        }
+    }
+    let files = restored.checkpoint.as_ref().map(|save| save.files.clone()).unwrap_or_default();
+    cut_back(plan, &files, restored.generation)?;
+
+    let books = restored.checkpoint.as_ref().map(|save| save.books.clone()).unwrap_or_default();
+    let resumed_from = restored.checkpoint.is_some().then(|| {
+        books.iter().filter(|(line, _)| line.starts_with("read ")).map(|(_, count)| count).sum()
+    });
+    let halt = Arc::new(Halt::default());
+    let workers = settings.workers();
+    let actions = plan.actions.len().max(1);
+    let in_flight = InFlight::new(settings.in_flight_changes * actions as u64, settings.in_flight_mib << 20);
+    let (keeper, keeper_thread) =
+        Keeper::start(Box::new(store), restored.next_parked, restored.resolved.clone(), halt.clone());
+    let (sink_writer, writer_thread) = SinkWriter::start(files, in_flight.clone(), halt.clone());
+    let limits = Limits {
+        pipeline: name.to_owned(),
+        changes: settings.in_flight_changes,
+        bytes: settings.in_flight_mib << 20,
+        workers,
+        actions,
+    };
+    let hasher = ChangeHasher::new(restored.state_id, global_ids(plan, &partitions));
+    let process = Process::new(
+        limits,
+        restored.generation,
+        in_flight,
+        Books::restored(books),
+        hasher,
+        runtime,
+        keeper,
+        sink_writer,
+        halt,
+        Heritage::from_restored(&mut restored),
+        ReadSoFar::open(&directory),
+    );
+    control.arm(&process);
+    let places = plan.actions.iter().filter_map(|(name, spec)| Some((name.clone(), spec.cut_back_sink()?.place()))).collect();
+    Ok(Opened {
+        process,
+        partitions,
+        directory,
+        resumed_from,
+        bytes,
+        places,
+        ended: Ended::default(),
+        threads: Mutex::new(vec![keeper_thread, writer_thread]),
+    })
+}
+
+type Named = BTreeMap<String, Vec<(String, Option<u64>)>>;
+
+/// Asks every source for its partitions. In the store a partition's name has its source's name in front.
+fn name_partitions(plan: &Plan) -> Result<Named> {
+    let mut named = Named::new();
+    for (source, description) in &plan.sources {
+        let partitions = description.partitions().map_err(|error| error.context(format!("source \"{source}\"")))?;
+        named.insert(source.clone(), partitions.into_iter().map(|partition| (partition.name, partition.bytes)).collect());
+    }
+    Ok(named)
+}
+
+/// Gives partitions their numbers, durably, and refuses if the mark names one that is there no more.
+fn number_partitions(store: &mut EmbeddedStore, restored: &mut Restored, named: &Named) -> Result<Partitions> {
+    let full = |source: &str, name: &str| format!("{source}/{name}");
+    let there: BTreeSet<String> =
+        named.iter().flat_map(|(source, names)| names.iter().map(move |(name, _)| full(source, name))).collect();
+    if let Some(checkpoint) = &restored.checkpoint {
+        for number in checkpoint.mark.keys() {
+            let known = restored.partitions.get(number).map(String::as_str).unwrap_or("unknown");
+            if !there.contains(known) {
+                let found = if there.is_empty() { "none".to_owned() } else { there.iter().cloned().collect::<Vec<_>>().join(", ") };
+                return Err(Error::stop(format!(
+                    "the checkpoint continues partition {known}, which its source no longer has (found: {found}); if the input \
+                     was replaced on purpose, start with a new data directory, else give the old input back"
+                )));
+            }
+        }
+    }
+    let mut numbers: BTreeMap<String, u32> = restored.partitions.iter().map(|(number, name)| (name.clone(), *number)).collect();
+    let mut next = restored.partitions.keys().last().map_or(0, |last| last + 1);
+    let mut group = Group::default();
+    let mut partitions = Partitions::new();
+    for (source, names) in named {
+        let numbered = partitions.entry(source.clone()).or_default();
+        for (name, _) in names {
+            let id = *numbers.entry(full(source, name)).or_insert_with(|| {
+                group.partitions.push((next, full(source, name)));
+                next += 1;
+                next - 1
+            });
+            numbered.push(Partition { id, name: name.clone() });
+        }
+    }
+    if !group.partitions.is_empty() {
+        // Before any position is made with the numbers: a note must mean the same change in the next run.
+        store.commit(&group)?;
+    }
+    Ok(partitions)
+}
+
+fn global_ids(plan: &Plan, partitions: &Partitions) -> Vec<bool> {
+    let mut global = Vec::new();
+    for (source, numbered) in partitions {
+        let is_global = plan.sources[source].has_global_ids();
+        for partition in numbered {
+            global.resize(global.len().max(partition.id as usize + 1), false);
+            global[partition.id as usize] = is_global;
+        }
+    }
+    global
+}
+
+/// An action that still has parked changes must not vanish under them.
+fn check_actions(plan: &Plan, restored: &Restored) -> Result {
+    let mut orphaned: BTreeMap<&str, u64> = BTreeMap::new();
+    for head in restored.parked.iter().filter(|head| head.cause != Cause::Rejected) {
+        if !plan.actions.contains_key(&head.action) {
+            *orphaned.entry(&head.action).or_default() += 1;
+        }
+    }
+    match orphaned.into_iter().next() {
+        None => Ok(()),
+        Some((action, count)) => Err(Error::stop(format!(
+            "action \"{action}\" is no longer in the pipeline, but {count} changes are parked for it; give it its name back, or \
+             drop them with `parked drop --action {action}`"
+        ))),
+    }
+}
+
+fn cut_back(plan: &Plan, files: &[CutBackFile], generation: u64) -> Result {
+    for (name, spec) in &plan.actions {
+        if let Some(sink) = spec.cut_back_sink() {
+            let own: Vec<CutBackFile> = files.iter().filter(|file| file.action == *name).cloned().collect();
+            sink.cut_back(&own, generation).map_err(|error| error.context(format!("action \"{name}\"")))?;
+        }
+    }
+    Ok(())
+}
+
+fn bytes_to_read(plan: &Plan, named: &Named, restored: &Restored) -> Option<(u64, u64)> {
+    let total = named.values().flatten().map(|(_, bytes)| *bytes).sum::<Option<u64>>()?;
+    let mark = restored.checkpoint.iter().flat_map(|save| &save.mark);
+    let before = mark.map(|(number, token)| {
+        let source = restored.partitions.get(number).and_then(|name| name.split('/').next());
+        source.and_then(|source| plan.sources.get(source)).map_or(0, |source| source.bytes_before(token))
+    });
+    Some((total, before.sum()))
+}

@@ -1,0 +1,130 @@
+//! A CSV file as a table for lookups, held in memory: read once per process, before the dataflow starts.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use hashbrown::HashMap;
+use highwater_operators::action::BoxFuture;
+use highwater_operators::lookup::Loader;
+use highwater_operators::row::Fields;
+use highwater_operators::{Error, Result};
+
+/// A CSV file with a header line; rows are found by one column.
+#[derive(Debug)]
+pub struct CsvTable {
+    path: PathBuf,
+    key: Option<String>,
+    rows: OnceLock<HashMap<String, Fields>>,
+}
+
+impl CsvTable {
+    /// The file at this path. Say by [`key`](Self::key) which column finds a row.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        CsvTable { path: path.into(), key: None, rows: OnceLock::new() }
+    }
+
+    /// The column that finds a row. Default: the first.
+    pub fn key(mut self, column: impl Into<String>) -> Self {
+        self.key = Some(column.into());
+        self
+    }
+
+    fn read(&self) -> Result<HashMap<String, Fields>> {
+        let path = self.path.display();
+        let cannot = |error: csv::Error| match error.position() {
+            Some(position) => Error::stop(format!("{path}, line {}: {}", position.line(), describe(&error))),
+            None => Error::stop(format!("cannot read {path}: {}", describe(&error))),
+        };
+        let mut reader = csv::Reader::from_path(&self.path).map_err(cannot)?;
+        let columns = reader.headers().map_err(cannot)?.clone();
+        let key = match &self.key {
+            None => 0,
+            Some(key) => columns.iter().position(|column| column == key).ok_or_else(|| {
+                let known: Vec<&str> = columns.iter().collect();
+                Error::stop(format!("{path} has no column \"{key}\"; its columns are: {}", known.join(", ")))
+            })?,
+        };
+        let mut rows = HashMap::new();
+        for record in reader.records() {
+            let record = record.map_err(cannot)?;
+            let line = record.position().map_or(0, csv::Position::line);
+            let id = record.get(key).unwrap_or_default().to_owned();
+            let row = Fields::new(columns.iter().zip(record.iter().map(Some)));
+            if let Err(taken) = rows.try_insert(id, row) {
+                return Err(Error::stop(format!(
+                    "{path}, line {line}: the key \"{}\" stands in an earlier line too; keys must be unique",
+                    taken.entry.key()
+                )));
+            }
+        }
+        Ok(rows)
+    }
+}
+
+impl Loader for CsvTable {
+    fn load<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<Vec<Option<Fields>>>> {
+        Box::pin(async move { Ok(keys.iter().map(|key| self.at_hand(key).flatten()).collect()) })
+    }
+
+    fn at_hand(&self, key: &str) -> Option<Option<Fields>> {
+        self.rows.get().map(|rows| rows.get(key).cloned())
+    }
+
+    fn open(&self) -> Result {
+        let rows = self.read()?;
+        let _ = self.rows.set(rows);
+        Ok(())
+    }
+
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+fn describe(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::Io(error) => error.to_string(),
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("{len} fields, but the header has {expected_len}; quote a field that holds a comma")
+        }
+        csv::ErrorKind::Utf8 { .. } => "not UTF-8".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(text: &str) -> (tempfile::TempDir, CsvTable) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.csv");
+        std::fs::write(&path, text).unwrap();
+        (folder, CsvTable::new(path))
+    }
+
+    #[track_caller]
+    fn check_refused(text: &str, key: &str, why: &str) {
+        let (_folder, table) = table(text);
+        let error = table.key(key).open().unwrap_err().to_string();
+        assert!(error.contains(why), "{error}");
+    }
+
+    #[test]
+    fn rows_are_found_by_their_key() {
+        let (_folder, table) = table("id,name\n1,\"a, b\"\n2,\n");
+        table.open().unwrap();
+        let row = table.at_hand("1").flatten().unwrap();
+        assert_eq!(highwater_operators::Row::fields(&row).str("name").as_deref(), Some("a, b"));
+        assert_eq!(table.at_hand("3"), Some(None));
+    }
+
+    #[test]
+    fn mistakes_are_named_with_file_and_line() {
+        check_refused("id,name\n1,a\n", "nam", "has no column \"nam\"; its columns are: id, name");
+        check_refused("id,name\n1,a\n2\n", "id", "line 3: 1 fields, but the header has 2");
+        check_refused("id,name\n1,a\n1,b\n", "id", "line 3: the key \"1\" stands in an earlier line too");
+        let error = CsvTable::new("no/such.csv").open().unwrap_err().to_string();
+        assert!(error.starts_with("cannot read no/such.csv: No such file"), "{error}");
+    }
+}
