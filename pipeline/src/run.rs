@@ -21,7 +21,7 @@ use highwater_operators::{Epoch, Error, Result};
 use timely::{CommunicationConfig, WorkerConfig};
 
 pub use self::control::Control;
-use self::open::Opened;
+pub(crate) use self::open::Opened;
 use crate::flow::{Flow, Running};
 use crate::plan::Plan;
 use crate::report::Report;

@@ -38,9 +38,10 @@ impl JsonLinesFiles {
                 (path.parent().map(Path::to_path_buf).unwrap_or_default(), stem)
             }
         };
-        JsonLinesFiles { directory, stem, format: Arc::new(|change, line| {
+        let format: Format = Arc::new(|change, line| {
             line.change(change);
-        }) }
+        });
+        JsonLinesFiles { directory, stem, format }
     }
 
     /// Writes the fields that `format` gives. It runs on the worker and must not block.

@@ -18,9 +18,11 @@ pub struct Stdout(Format);
 impl Stdout {
     /// Prints the change in the default envelope.
     pub fn json_lines() -> Self {
-        Stdout(Arc::new(|change, out| Line::write(out, |line| {
+        Stdout(Arc::new(|change, out| {
+            Line::write(out, |line| {
                 line.change(change);
-            }))))
+            });
+        }))
     }
 
     /// Prints what `format` makes of a change, and a newline.

@@ -304,7 +304,7 @@ struct Turn {
     megabytes: f64,
 }
 
-fn turn<E: Engine>(flags: &Flags, count: u64, group: fn(u64, &mut Noise) -> Group) -> Result<Turn, Box<dyn std::error::Error>> {
+fn turn<E: Engine>(flags: &Flags, count: u64, group: Make) -> Result<Turn, Box<dyn std::error::Error>> {
     let folder = match &flags.folder {
         Some(folder) => TempDir::new_in(folder)?,
         None => TempDir::new()?,
@@ -349,7 +349,10 @@ fn size(folder: &Path) -> std::io::Result<u64> {
     Ok(bytes)
 }
 
-type Play = fn(&Flags, u64, fn(u64, &mut Noise) -> Group) -> Result<Turn, Box<dyn std::error::Error>>;
+/// Makes the group of a number.
+type Make = fn(u64, &mut Noise) -> Group;
+/// One turn of one engine.
+type Play = fn(&Flags, u64, Make) -> Result<Turn, Box<dyn std::error::Error>>;
 
 fn main() -> Outcome {
     let flags = Flags::parse();
@@ -360,7 +363,7 @@ fn main() -> Outcome {
         (Redb::<true>::NAME, turn::<Redb<true>>),
         (Fjall::<true>::NAME, turn::<Fjall<true>>),
     ];
-    let works: [(&str, u64, u64, fn(u64, &mut Noise) -> Group, usize); 2] = [
+    let works: [(&str, u64, u64, Make, usize); 2] = [
         ("save, 1,000 entries of 44 bytes", flags.saves, ENTRIES as u64, save_group, 5),
         ("group of 100 notes", flags.groups, NOTES, note_group, 3),
     ];

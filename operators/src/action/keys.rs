@@ -26,6 +26,11 @@ impl Keys {
         }
     }
 
+    /// Whether a change of `key` is on its way.
+    pub(crate) fn is_busy(&self, key: u64) -> bool {
+        self.busy.contains_key(&key)
+    }
+
     /// The change that `key` was busy with is settled. Returns the next one, with which the key is busy now.
     pub(crate) fn leave(&mut self, key: u64) -> Option<usize> {
         let Entry::Occupied(mut waiting) = self.busy.entry(key) else { return None };

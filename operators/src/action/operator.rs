@@ -270,12 +270,12 @@ impl Desk {
         let mut aside: Vec<_> = drafts.into_iter().map(|(change, hash, cause, error)| (change, hash, cause, error, false)).collect();
         for (change, hash) in arrived {
             let key = change.key_hash();
-            let full = self.bounds.share.is_some_and(|share| self.tasks.len() >= share);
+            // Never set aside while an earlier change of the key is at the desk without an outcome: after a crash the record
+            // would stand before the earlier change. Such a change waits, and goes aside when its turn comes (`answered`).
+            let full = self.is_full() && !self.keys.is_busy(key);
             match self.spill.follows(key).or(full.then_some(Cause::Overflow)) {
                 None => self.enter(Task { change, epoch, key, hash, resolves: None }),
                 Some(cause) => {
-                    // What already waits at this desk for the key stands before this change and must not be overtaken by it:
-                    // it does not, for records are taken up through the same queue of the key.
                     self.spill.leads(key);
                     aside.push((change, hash, cause, String::new(), true));
                 }
@@ -393,9 +393,35 @@ impl Desk {
             self.spill.hold(task.key);
             self.move_behind_held(task.key);
         }
-        if let Some(next) = self.keys.leave(task.key) {
-            self.ready.push_back(next);
+        if self.is_full() {
+            // All before them in their key is durable now, so what waits behind this change may go aside, in order.
+            self.spill_waiting(task.key);
         }
+        self.ready.extend(self.keys.leave(task.key));
+    }
+
+    /// Whether the action holds its share of the window.
+    fn is_full(&self) -> bool {
+        self.bounds.share.is_some_and(|share| self.tasks.len() >= share)
+    }
+
+    /// Sets aside what waits behind the change that a key is busy with, which must be settled, or go first. Records that were
+    /// taken up stay: they are durable, and in the line they would stand behind later ones of their key.
+    fn spill_waiting(&mut self, key: u64) {
+        for slot in self.keys.take_waiting(key) {
+            match self.tasks[slot].resolves {
+                Some(_) => {
+                    self.keys.enter(key, slot);
+                }
+                None => self.spill_task(slot),
+            }
+        }
+    }
+
+    fn spill_task(&mut self, slot: usize) {
+        let Task { change, epoch, key, hash, .. } = self.tasks.remove(slot);
+        self.spill.leads(key);
+        self.set_aside(epoch, vec![(change, hash, Cause::Overflow, String::new(), true)]);
     }
 
     /// Everything that waits at the desk for a key that is now held goes aside behind it.
@@ -448,22 +474,9 @@ impl Desk {
             }
             self.ready.pop_front();
             let key = task.key;
-            let mut slots = self.keys.take_waiting(key);
-            slots.push_front(slot);
-            self.keys.leave(key);
-            for slot in slots {
-                let task = self.tasks.remove(slot);
-                match task.resolves {
-                    Some(id) => {
-                        self.spill.leads(key);
-                        self.spill.stored(Waiting { id, key });
-                    }
-                    None => {
-                        self.spill.leads(key);
-                        self.set_aside(task.epoch, vec![(task.change, task.hash, Cause::Overflow, String::new(), true)]);
-                    }
-                }
-            }
+            self.spill_task(slot);
+            self.spill_waiting(key);
+            self.ready.extend(self.keys.leave(key));
         }
     }
 

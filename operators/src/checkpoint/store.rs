@@ -67,7 +67,8 @@ pub struct Note {
     pub change: ChangeHash,
     /// Where the change stands: a copy of the change elsewhere is another change to the ledger.
     pub position: Position,
-    /// The epoch under which this run holds the change open. Below a saved mark's epoch the note is dead.
+    /// The epoch under which its run holds the change open. Below the epoch of a mark saved by the same run the note is dead;
+    /// to another run the number means nothing.
     pub epoch: Epoch,
     /// What became of it.
     pub outcome: Outcome,

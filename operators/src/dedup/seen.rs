@@ -51,11 +51,25 @@ pub struct SeenSet {
     ring: VecDeque<Entry>,
     /// Number of the entry at the front of the ring; numbers only grow, and wrap.
     front: u32,
+    /// Numbers of entries, by hash. An id that came again outside its window has several entries: each answers for the
+    /// changes of its own time, and with only the newest, a copy read late would meet the wrong one.
     places: HashTable<u32>,
-    /// By age: up to which number (exclusive) entries are of this age.
-    ages: VecDeque<(Oldest, u32)>,
+    /// By age: up to which number (exclusive) entries are of this age, and the latest time among them.
+    ages: VecDeque<(Oldest, u32, i64)>,
     window_ms: Option<i64>,
     entries_max: usize,
+    below: Below,
+}
+
+/// What lies below the saved mark. Only that decides on eviction, and only that is evicted: what lies above may be read
+/// again, in another order, and must find the same set.
+#[derive(Debug)]
+struct Below {
+    /// Ages at the front of the list that lie below.
+    ages: usize,
+    /// Number (exclusive) up to which entries lie below.
+    upto: u32,
+    /// The latest time below.
     time_max: i64,
 }
 
@@ -69,7 +83,7 @@ impl SeenSet {
             ages: VecDeque::new(),
             window_ms,
             entries_max: entries_max.max(1),
-            time_max: i64::MIN,
+            below: Below { ages: 0, upto: 0, time_max: i64::MIN },
         }
     }
 
@@ -77,37 +91,50 @@ impl SeenSet {
     pub fn see(&mut self, hash: ChangeHash, position: Position, time_ms: i64, age: Oldest) -> Seen {
         let entry = Entry::new(hash, position, time_ms);
         let (ring, front) = (&self.ring, self.front);
-        let number = front.wrapping_add(ring.len() as u32);
         let place = |number: u32| ring[number.wrapping_sub(front) as usize];
-        if let Some(known) = self.places.find_mut(entry.hash[0], |known| place(*known).hash == entry.hash) {
-            let first = place(*known);
+        let mut seen = Seen::New;
+        for number in self.places.iter_hash(entry.hash[0]) {
+            let first = place(*number);
+            if first.hash != entry.hash {
+                continue;
+            }
             if first.position() == position {
                 return Seen::Again;
             }
             if self.window_ms.is_none_or(|window| time_ms.abs_diff(first.time_ms) <= window as u64) {
-                return Seen::Duplicate;
+                seen = Seen::Duplicate;
             }
-            // Outside the window it is another change: the newer entry takes the older one's place in the table.
-            *known = number;
-        } else {
-            self.places.insert_unique(entry.hash[0], number, |known| place(*known).hash[0]);
         }
+        if seen == Seen::Duplicate {
+            return seen;
+        }
+        let number = front.wrapping_add(ring.len() as u32);
+        self.places.insert_unique(entry.hash[0], number, |known| place_or(ring, front, *known, &entry).hash[0]);
         self.ring.push_back(entry);
-        self.time_max = self.time_max.max(time_ms);
         match self.ages.back_mut() {
-            Some((last, upto)) if *last == age => *upto = number.wrapping_add(1),
-            _ => self.ages.push_back((age, number.wrapping_add(1))),
+            Some((last, upto, time_max)) if *last == age => {
+                *upto = number.wrapping_add(1);
+                *time_max = time_ms.max(*time_max);
+            }
+            _ => self.ages.push_back((age, number.wrapping_add(1), time_ms)),
         }
         Seen::New
     }
 
-    /// Drops the oldest entries while there are too many, or they are older than the window; but nothing of an epoch from
-    /// `saved` on: what is above the mark may be read again and must be recognised.
+    /// Drops the oldest entries while there are too many, or they are older than the window, as far as they lie below the
+    /// mark at `saved`.
     pub fn evict(&mut self, saved: Epoch) {
-        while let Some(oldest) = self.ring.front() {
-            let too_old = self.window_ms.is_some_and(|window| oldest.time_ms.saturating_add(window) < self.time_max);
-            let above_mark = matches!(self.oldest(), Oldest::Epoch(epoch) if epoch >= saved);
-            if above_mark || !(too_old || self.ring.len() > self.entries_max) {
+        let is_below = |age: Oldest| !matches!(age, Oldest::Epoch(epoch) if epoch >= saved);
+        while let Some((_, upto, time_max)) = self.ages.get(self.below.ages).filter(|(age, ..)| is_below(*age)) {
+            self.below.upto = *upto;
+            self.below.time_max = self.below.time_max.max(*time_max);
+            self.below.ages += 1;
+        }
+        while self.below.ages > 0 {
+            let oldest = self.ring.front().expect("an age has entries");
+            let too_old = self.window_ms.is_some_and(|window| oldest.time_ms.saturating_add(window) < self.below.time_max);
+            let too_many = self.below.upto.wrapping_sub(self.front) as usize > self.entries_max;
+            if !too_old && !too_many {
                 break;
             }
             let number = self.front;
@@ -116,15 +143,16 @@ impl SeenSet {
             }
             self.ring.pop_front();
             self.front = self.front.wrapping_add(1);
-            if self.ages.front().is_some_and(|(_, upto)| *upto == self.front) {
+            if self.ages.front().is_some_and(|(_, upto, _)| *upto == self.front) {
                 self.ages.pop_front();
+                self.below.ages -= 1;
             }
         }
     }
 
     /// The age of the oldest entry.
     pub fn oldest(&self) -> Oldest {
-        self.ages.front().map_or(Oldest::Empty, |(age, _)| *age)
+        self.ages.front().map_or(Oldest::Empty, |(age, ..)| *age)
     }
 
     /// Entries held.
@@ -136,6 +164,11 @@ impl SeenSet {
     pub fn is_empty(&self) -> bool {
         self.ring.is_empty()
     }
+}
+
+/// The entry of a number, also of the one that is about to be pushed.
+fn place_or(ring: &VecDeque<Entry>, front: u32, number: u32, new: &Entry) -> Entry {
+    ring.get(number.wrapping_sub(front) as usize).copied().unwrap_or(*new)
 }
 
 /// Appends an entry to a state segment. The shard is that of the change's key, by which entries are dealt to workers.
@@ -188,22 +221,36 @@ mod tests {
         assert_eq!(seen.see(1, at(6), 110, Oldest::Epoch(1)), Seen::Duplicate);
         assert_eq!(seen.see(1, at(7), 111, Oldest::Epoch(1)), Seen::New);
         assert_eq!(seen.see(1, at(8), 112, Oldest::Epoch(1)), Seen::Duplicate);
+        assert_eq!(seen.see(1, at(5), 100, Oldest::Epoch(1)), Seen::Again);
         seen.evict(5);
         assert_eq!((seen.len(), seen.see(1, at(7), 111, Oldest::Epoch(1))), (1, Seen::Again));
     }
 
     #[test]
-    fn the_oldest_go_first_but_nothing_above_the_mark() {
+    fn the_oldest_go_first_and_what_is_above_the_mark_neither_goes_nor_counts() {
         let mut seen = SeenSet::new(None, 2);
-        for n in 0..5 {
+        for n in 0..6 {
             seen.see(u128::from(n), at(n), 0, Oldest::Epoch(n));
         }
         seen.evict(2);
-        assert_eq!((seen.len(), seen.oldest()), (3, Oldest::Epoch(2)));
+        assert_eq!((seen.len(), seen.oldest()), (6, Oldest::Epoch(0)));
+        seen.evict(3);
+        assert_eq!((seen.len(), seen.oldest()), (5, Oldest::Epoch(1)));
         seen.evict(9);
-        assert_eq!((seen.len(), seen.oldest()), (2, Oldest::Epoch(3)));
+        assert_eq!((seen.len(), seen.oldest()), (2, Oldest::Epoch(4)));
         assert_eq!(seen.see(0, at(9), 0, Oldest::Epoch(9)), Seen::New);
-        assert_eq!(seen.see(3, at(9), 0, Oldest::Epoch(9)), Seen::Duplicate);
+        assert_eq!(seen.see(4, at(9), 0, Oldest::Epoch(9)), Seen::Duplicate);
+    }
+
+    #[test]
+    fn nothing_above_the_mark_makes_an_entry_too_old() {
+        let mut seen = SeenSet::new(Some(10), 100);
+        seen.see(1, at(1), 0, Oldest::Epoch(1));
+        seen.see(2, at(2), 1_000, Oldest::Epoch(2));
+        seen.evict(2);
+        assert_eq!(seen.len(), 2);
+        seen.evict(3);
+        assert_eq!(seen.len(), 1);
     }
 
     #[test]

@@ -1,0 +1,28 @@
+//! `check`: says what is wrong with a pipeline, all of it at once, and runs nothing.
+
+use highwater_operators::Result;
+
+use crate::run::{Build, plan};
+
+/// Checks the plan, and whether its sources and lookups can be opened. Returns whether all is well.
+pub(crate) fn run(build: &Build) -> Result<bool> {
+    let plan = plan(build)?;
+    let mut problems = plan.problems.clone();
+    for (name, source) in &plan.sources {
+        if let Err(error) = source.partitions() {
+            problems.push(format!("source \"{name}\": {error}"));
+        }
+    }
+    for (name, lookup) in &plan.lookups {
+        if let Some(Err(error)) = lookup.origin().map(|origin| origin.open()) {
+            problems.push(format!("lookup \"{name}\": {error}"));
+        }
+    }
+    for problem in &problems {
+        println!("problem: {problem}");
+    }
+    if problems.is_empty() {
+        println!("the pipeline is whole: {} sources, {} actions", plan.sources.len(), plan.actions.len());
+    }
+    Ok(problems.is_empty())
+}

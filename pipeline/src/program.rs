@@ -1,0 +1,193 @@
+//! The command line around a pipeline.
+
+use std::process::{ExitCode, Termination};
+use std::sync::Arc;
+
+use clap::{ArgMatches, Args, Command, FromArgMatches};
+use highwater_operators::{Error, Result};
+
+use crate::commands;
+use crate::flow::{Built, Flow};
+use crate::run::{self, Build, Control};
+use crate::settings::{ReportKind, Settings};
+
+/// How the program ended: 0 whole or drained, 1 on an error, 2 if the command line or the pipeline is wrong, 130 if it was
+/// told twice to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit(u8);
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        ExitCode::from(self.0)
+    }
+}
+
+/// The program of a pipeline without flags of its own. See [`main_with`].
+pub fn main<F, R>(name: &str, build: F) -> Exit
+where
+    F: for<'s> Fn(&Flow<'s>) -> R + Send + Sync + 'static,
+    R: Built,
+{
+    main_with(name, move |flow, _: &NoArgs| build(flow))
+}
+
+/// The program of a pipeline with flags of its own: `run` (the default), `graph`, `check`, `parked` and `checkpoint`.
+///
+/// `build` is called once to make the plan and once on each worker; it must build the same steps each time.
+///
+/// ```no_run
+/// use highwater::prelude::*;
+///
+/// #[derive(clap::Args, Clone)]
+/// struct Args {
+///     /// The changes
+///     #[arg(long, default_value = "orders.jsonl")]
+///     input: String,
+/// }
+///
+/// fn main() -> highwater::Exit {
+///     highwater::main_with("orders", |flow, args: &Args| {
+///         flow.source(JsonLines::file(&args.input))
+///             .fan_out([action("all", JsonLines::append("all.jsonl"))])
+///             .checkpoint(Checkpoint::every(millis(200)));
+///     })
+/// }
+/// ```
+pub fn main_with<A, F, R>(name: &str, build: F) -> Exit
+where
+    A: Args + Clone + Send + Sync + 'static,
+    F: for<'s> Fn(&Flow<'s>, &A) -> R + Send + Sync + 'static,
+    R: Built,
+{
+    program(name).main_with(build)
+}
+
+/// A program that does something before its pipeline runs, see [`Program::prepare`].
+pub fn program<A: Args + Clone + Send + Sync + 'static>(name: &str) -> Program<A> {
+    Program { name: name.to_owned(), about: String::new(), prepare: None }
+}
+
+/// What is done before a pipeline is planned and run.
+type Prepare<A> = Box<dyn Fn(&A) -> Result>;
+
+/// The program of a pipeline, before it has its pipeline.
+pub struct Program<A> {
+    name: String,
+    about: String,
+    prepare: Option<Prepare<A>>,
+}
+
+impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
+    /// What the program does, for `--help`.
+    pub fn about(mut self, about: &str) -> Self {
+        about.clone_into(&mut self.about);
+        self
+    }
+
+    /// Runs before the pipeline runs, and before it is checked: makes input, warms something up.
+    pub fn prepare(mut self, prepare: impl Fn(&A) -> Result + 'static) -> Self {
+        self.prepare = Some(Box::new(prepare));
+        self
+    }
+
+    /// Runs the program.
+    pub fn main_with<F, R>(self, build: F) -> Exit
+    where
+        F: for<'s> Fn(&Flow<'s>, &A) -> R + Send + Sync + 'static,
+        R: Built,
+    {
+        start_log();
+        let matches = match self.command().try_get_matches() {
+            Ok(matches) => matches,
+            Err(error) => {
+                let _ = error.print();
+                return Exit(error.exit_code() as u8);
+            }
+        };
+        match self.dispatch(&matches, Arc::new(build)) {
+            Ok(exit) => exit,
+            Err(error) => {
+                eprintln!("error: {error}");
+                Exit(1)
+            }
+        }
+    }
+
+    fn command(&self) -> Command {
+        let with_settings = |command: Command| A::augment_args(Settings::augment_args(command).next_help_heading(None));
+        let name = self.name.clone();
+        let example = format!(
+            "Examples:\n  {name} --workers 2\n  {name} graph --dot | dot -Tsvg > graph.svg\n  {name} parked list\n  {name} checkpoint show"
+        );
+        with_settings(Command::new(name).about(self.about.clone()).after_help(example).args_conflicts_with_subcommands(true))
+            .subcommand(with_settings(Command::new("run").about("Runs the pipeline (the default)")))
+            .subcommand(with_settings(Command::new("check").about("Says what is wrong with the pipeline; runs nothing")))
+            .subcommand(with_settings(Command::new("graph").about("Prints the shape of the pipeline")).arg(
+                clap::Arg::new("dot").long("dot").action(clap::ArgAction::SetTrue).help("Print it in the language of Graphviz"),
+            ))
+            .subcommand(commands::parked::command())
+            .subcommand(commands::checkpoint::command())
+    }
+
+    fn dispatch<F, R>(&self, matches: &ArgMatches, build: Arc<F>) -> Result<Exit>
+    where
+        F: for<'s> Fn(&Flow<'s>, &A) -> R + Send + Sync + 'static,
+        R: Built,
+    {
+        let (name, own) = matches.subcommand().unwrap_or(("run", matches));
+        match name {
+            "parked" => return commands::parked::run(&self.name, own).map(|()| Exit(0)),
+            "checkpoint" => return commands::checkpoint::run(&self.name, own).map(|()| Exit(0)),
+            _ => {}
+        }
+        let read = |error: clap::Error| Error::stop(error.to_string());
+        let settings = Settings::from_arg_matches(own).map_err(read)?;
+        let args = A::from_arg_matches(own).map_err(read)?;
+        if name != "graph"
+            && let Some(prepare) = &self.prepare
+        {
+            prepare(&args)?;
+        }
+        let build: Build = Arc::new(move |flow: &Flow<'_>| build(flow, &args).built());
+        match name {
+            "graph" => commands::graph::run(&build, own.get_flag("dot")).map(|()| Exit(0)),
+            "check" => commands::check::run(&build).map(|is_whole| Exit(if is_whole { 0 } else { 2 })),
+            _ => self.run(&settings, &build),
+        }
+    }
+
+    fn run(&self, settings: &Settings, build: &Build) -> Result<Exit> {
+        let control = Control::with_signals();
+        let report = run::run(&self.name, settings, build, &control)?;
+        match settings.report {
+            ReportKind::Json => println!("{}", report.json()),
+            ReportKind::Table => {
+                if report.ended && report.read_now == 0 && report.resumed_from.is_some() {
+                    println!("everything was done already: nothing was read\n");
+                } else if !report.ended {
+                    println!("ended before the end of the input; the next run continues\n");
+                }
+                println!("{}", report.table());
+                println!("state in {}", settings.data(&self.name).display());
+            }
+            ReportKind::None => {}
+        }
+        Ok(Exit(if control.asked() > 1 { 130 } else { 0 }))
+    }
+}
+
+impl<A> std::fmt::Debug for Program<A> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// No flags.
+#[derive(Args, Clone, Debug)]
+struct NoArgs {}
+
+/// Messages of the libraries go to standard error, as `RUST_LOG` says; warnings by default.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
