@@ -269,8 +269,21 @@ impl Change {
 
     /// The hash of the key that decides worker and shard. The same in every run and on every machine.
     pub fn key_hash(&self) -> u64 {
-        let (start, length) = if self.key.0 == NONE { self.id } else { self.key };
-        xxh3_64(&self.block[start.into()..usize::from(start) + usize::from(length)])
+        xxh3_64(self.key_bytes())
+    }
+
+    /// The key, not looked at as text: for hashing.
+    pub(crate) fn key_bytes(&self) -> &[u8] {
+        self.piece(if self.key.0 == NONE { self.id } else { self.key })
+    }
+
+    /// The id, not looked at as text: for hashing.
+    pub(crate) fn id_bytes(&self) -> &[u8] {
+        self.piece(self.id)
+    }
+
+    fn piece(&self, (start, length): (u16, u16)) -> &[u8] {
+        &self.block[start.into()..usize::from(start) + usize::from(length)]
     }
 
     /// Everything the lookups attached, the latest first.

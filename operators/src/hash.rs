@@ -27,11 +27,11 @@ impl ChangeHasher {
         let partition: PartitionId = change.position().partition;
         let scope = if self.global_ids.get(partition as usize).copied().unwrap_or(false) { u32::MAX } else { partition };
         let mut hasher = self.keyed;
-        let (key, id) = (change.key(), change.id());
+        let (key, id) = (change.key_bytes(), change.id_bytes());
         // The lengths keep "ab" + "c" apart from "a" + "bc".
         hasher.write_u64(u64::from(scope) << 32 | key.len() as u64);
-        hasher.write(key.as_bytes());
-        hasher.write(id.as_bytes());
+        hasher.write(key);
+        hasher.write(id);
         hasher.finish128().as_u128()
     }
 }

@@ -11,6 +11,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
+/// Buffers kept to be used again, and the length up to which one is kept.
+const SPARE_MAX: usize = 32;
+const SPARE_LENGTH_MAX: usize = 1 << 20;
+
 /// The window of one process.
 #[derive(Debug)]
 pub struct InFlight {
@@ -19,6 +23,7 @@ pub struct InFlight {
     units_max: AtomicU64,
     bytes_max: u64,
     waiting: AtomicBool,
+    spare: Mutex<Vec<Vec<u8>>>,
     lock: Mutex<()>,
     room: Condvar,
 }
@@ -32,6 +37,7 @@ impl InFlight {
             units_max: AtomicU64::new(units_max),
             bytes_max,
             waiting: AtomicBool::new(false),
+            spare: Mutex::new(Vec::new()),
             lock: Mutex::new(()),
             room: Condvar::new(),
         })
@@ -86,10 +92,18 @@ impl InFlight {
         self.bytes.load(Ordering::Acquire)
     }
 
-    /// A block that counts against the window until its last slice is dropped.
-    pub fn block(self: &Arc<Self>, content: Vec<u8>) -> Bytes {
+    /// A buffer of at least this length to read into. Its content is whatever it held before: a block that is used again
+    /// needs neither zeroing nor fresh pages.
+    pub fn buffer(&self, length: usize) -> Vec<u8> {
+        let mut buffer = self.spare.lock().pop().unwrap_or_default();
+        buffer.resize(buffer.len().max(length), 0);
+        buffer
+    }
+
+    /// The first `length` bytes of a buffer as a block, which counts against the window until its last slice is dropped.
+    pub fn block(self: &Arc<Self>, content: Vec<u8>, length: usize) -> Bytes {
         self.bytes.fetch_add(content.len() as u64, Ordering::AcqRel);
-        Bytes::from_owner(Block { content, window: self.clone() })
+        Bytes::from_owner(Block { content, length, window: self.clone() })
     }
 
     fn notify(&self) {
@@ -102,18 +116,24 @@ impl InFlight {
 
 struct Block {
     content: Vec<u8>,
+    length: usize,
     window: Arc<InFlight>,
 }
 
 impl AsRef<[u8]> for Block {
     fn as_ref(&self) -> &[u8] {
-        &self.content
+        &self.content[..self.length]
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
         self.window.bytes.fetch_sub(self.content.len() as u64, Ordering::AcqRel);
+        let mut spare = self.window.spare.lock();
+        if spare.len() < SPARE_MAX && self.content.len() <= SPARE_LENGTH_MAX {
+            spare.push(std::mem::take(&mut self.content));
+        }
+        drop(spare);
         self.window.notify();
     }
 }
@@ -125,7 +145,7 @@ mod tests {
     #[test]
     fn a_block_counts_until_its_last_slice_is_gone() {
         let window = InFlight::new(10, 100);
-        let block = window.block(vec![0; 150]);
+        let block = window.block(vec![0; 150], 150);
         let slice = block.slice(3..5);
         window.take(1);
         drop(block);
@@ -137,7 +157,7 @@ mod tests {
     #[test]
     fn an_empty_window_admits_anything() {
         let window = InFlight::new(1, 1);
-        let _block = window.block(vec![0; 1000]);
+        let _block = window.block(vec![0; 1000], 1000);
         assert!(window.has_room());
         window.take(5);
         assert!(!window.wait_for_room(Duration::from_millis(1)));

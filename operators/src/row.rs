@@ -87,16 +87,18 @@ impl<'a> Row<'a> {
         self.str(field)?.parse().ok()
     }
 
-    /// Several fields in one walk over the row. Of a field that stands twice the last one counts, as in JSON.
+    /// Several fields in one walk over the row, which ends at the last of them. Of a field that stands twice the first counts.
     pub fn pick<const N: usize>(&self, fields: [&str; N]) -> [Option<Value<'a>>; N] {
         match self.0 {
             Form::Absent => [const { None }; N],
             Form::Fields(row) => fields.map(|field| row.get(field)),
             Form::Json(object) => {
                 let mut found = [None; N];
-                let mut walk = serde_json::Deserializer::from_slice(object);
-                // A row was checked when its change was made, so an error here can only mean "not an object": no fields.
-                let _ = walk.deserialize_map(Walk { fields: &fields, found: &mut found });
+                // Checked as text once here, strings in it need no check each.
+                let mut walk = serde_json::Deserializer::from_str(std::str::from_utf8(object).unwrap_or_default());
+                // A row was checked when its change was made. An error here means that the walk ended early, as it should
+                // once everything is found, or that this is no object and has no fields.
+                let _ = walk.deserialize_map(Walk { fields: &fields, found: &mut found, missing: N });
                 found.map(|raw| raw.map(value_of))
             }
         }
@@ -117,7 +119,7 @@ impl<'a> Row<'a> {
             Form::Fields(row) => row.0.iter().map(|(name, value)| (Cow::Borrowed(&**name), field_value(value))).collect(),
             Form::Json(object) => {
                 let mut all = Vec::new();
-                let mut walk = serde_json::Deserializer::from_slice(object);
+                let mut walk = serde_json::Deserializer::from_str(std::str::from_utf8(object).unwrap_or_default());
                 let _ = walk.deserialize_map(WalkAll(&mut all));
                 all.into_iter().map(|(name, raw)| (name, value_of(raw))).collect()
             }
@@ -181,6 +183,7 @@ fn memchr_backslash(text: &str) -> bool {
 struct Walk<'f, 'a> {
     fields: &'f [&'f str],
     found: &'f mut [Option<&'a RawValue>],
+    missing: usize,
 }
 
 impl<'a> Visitor<'a> for Walk<'_, 'a> {
@@ -190,11 +193,16 @@ impl<'a> Visitor<'a> for Walk<'_, 'a> {
         f.write_str("an object")
     }
 
-    fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<(), M::Error> {
-        while let Some(slot) = map.next_key_seed(Which(self.fields))? {
+    fn visit_map<M: MapAccess<'a>>(mut self, mut map: M) -> Result<(), M::Error> {
+        while self.missing > 0
+            && let Some(slot) = map.next_key_seed(Which(self.fields))?
+        {
             match slot {
-                Some(slot) => self.found[slot] = Some(map.next_value()?),
-                None => {
+                Some(slot) if self.found[slot].is_none() => {
+                    self.found[slot] = Some(map.next_value()?);
+                    self.missing -= 1;
+                }
+                _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }

@@ -47,7 +47,8 @@ struct Envelope<'a> {
 /// # Errors
 /// A sentence that says what is wrong with the line, with the column where that is known.
 pub fn parse(block: Bytes, position: Position) -> Result<Change, String> {
-    let envelope: Envelope<'_> = serde_json::from_slice(&block).map_err(|error| explain(&error, &block))?;
+    let line = std::str::from_utf8(&block).map_err(|utf8| format!("not UTF-8 from byte {} on", utf8.valid_up_to()))?;
+    let envelope: Envelope<'_> = serde_json::from_str(line).map_err(|error| explain(&error))?;
     let id = name("id", envelope.id)?.ok_or("\"id\" is null; every change needs an id")?;
     let key = envelope.key.map(|key| name("key", key)).transpose()?.flatten();
     let operation = Operation::parse(&envelope.op).ok_or_else(|| {
@@ -105,10 +106,7 @@ fn shorten(text: &str) -> String {
     }
 }
 
-fn explain(error: &serde_json::Error, line: &[u8]) -> String {
-    if let Err(utf8) = std::str::from_utf8(line) {
-        return format!("not UTF-8 from byte {} on", utf8.valid_up_to());
-    }
+fn explain(error: &serde_json::Error) -> String {
     let text = error.to_string();
     // serde_json counts lines within its input, which is one line: only the column says something.
     match text.split_once(" at line ") {

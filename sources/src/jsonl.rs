@@ -153,31 +153,38 @@ impl Reader for LineReader {
         if self.ended {
             return Ok(Read::End);
         }
-        let mut block = std::mem::take(&mut self.rest);
+        let mut buffer = self.window.buffer((self.rest.len() + BLOCK / 2).next_multiple_of(BLOCK));
+        let mut filled = self.rest.len();
+        buffer[..filled].copy_from_slice(&self.rest);
         let lines = loop {
-            let held = block.len();
-            block.resize(held.max(BLOCK / 2) + BLOCK / 2, 0);
-            let read = fill(&mut self.file, &mut block[held..]).map_err(|error| self.cannot_read(&error))?;
-            block.truncate(held + read);
+            if filled == buffer.len() {
+                buffer.resize((filled * 2).min(LINE_MAX + BLOCK), 0);
+            }
+            let read = fill(&mut self.file, &mut buffer[filled..]).map_err(|error| self.cannot_read(&error))?;
+            let searched = filled;
+            filled += read;
             if read == 0 {
                 self.ended = true;
-                break block.len();
+                break filled;
             }
-            if let Some(newline) = memrchr(b'\n', &block[held..]) {
-                break held + newline + 1;
+            if let Some(newline) = memrchr(b'\n', &buffer[searched..filled]) {
+                break searched + newline + 1;
             }
-            if block.len() > LINE_MAX {
-                return self.skip_line(block, batch);
+            if filled >= LINE_MAX {
+                buffer.truncate(filled);
+                self.rest.clear();
+                return self.skip_line(buffer, batch);
             }
         };
-        self.rest = block.split_off(lines);
-        if block.is_empty() {
+        self.rest.clear();
+        self.rest.extend_from_slice(&buffer[lines..filled]);
+        if lines == 0 {
             return Ok(Read::End);
         }
         let start = self.offset;
-        batch.bytes = block.len() as u64;
-        self.advance(&block);
-        self.parse(self.window.block(block), start, batch);
+        batch.bytes = lines as u64;
+        self.advance(&buffer[..lines]);
+        self.parse(self.window.block(buffer, lines), start, batch);
         batch.token = self.token();
         Ok(Read::Some)
     }
@@ -336,7 +343,7 @@ mod tests {
     fn a_line_beyond_the_bound_is_rejected_and_the_next_is_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("in.jsonl");
-        let mut text = lines(1, LINE_MAX + BLOCK);
+        let mut text = lines(1, LINE_MAX + 2 * BLOCK);
         text.push_str("{\"id\":\"next\",\"op\":\"c\"}\n");
         std::fs::write(&path, text).unwrap();
         let all = read_all(&path, None).unwrap();

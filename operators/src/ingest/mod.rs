@@ -28,6 +28,10 @@ use crate::position::Epoch;
 use crate::process::Process;
 pub use source::{Batch, Partition, Read, Reader, Rejected, Source};
 
+/// Batches emitted before the operators behind have their turn. Few: what was just read is then still in the cache when it
+/// is looked at, and the frontier follows closely.
+const BATCHES_PER_TURN: usize = 4;
+
 /// The lines of a source in the books.
 #[derive(Clone, Debug)]
 pub struct SourceLines {
@@ -98,7 +102,11 @@ pub fn ingest<'s>(
             let mut reports_handle = reports_out.activate();
             let mut epoch = *for_changes.time();
             let mut left_used = false;
-            loop {
+            for turn in 0.. {
+                if turn == BATCHES_PER_TURN {
+                    again.activate();
+                    break;
+                }
                 let now = process.clock.mint();
                 if now > epoch {
                     left_used |= std::mem::take(&mut used);

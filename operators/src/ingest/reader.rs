@@ -12,7 +12,7 @@ use crate::offload::Wake;
 use crate::process::Process;
 
 /// Batches read ahead of the operator.
-const AHEAD: usize = 4;
+const AHEAD: usize = 16;
 
 /// Starts reading; the channel closes when every partition has ended or the pipeline stops.
 pub(crate) fn start(

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quick_cache::unsync;
+use hashbrown::DefaultHashBuilder;
+use quick_cache::{UnitWeighter, unsync};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -11,7 +12,8 @@ use crate::change::Found;
 use crate::lookup::Cache;
 
 pub(crate) struct FoundCache {
-    entries: unsync::Cache<Box<str>, Entry>,
+    /// Hashed by hashbrown's own hasher: the standard library's costs three times as much on short keys.
+    entries: unsync::Cache<Box<str>, Entry, UnitWeighter, DefaultHashBuilder>,
     ttl: Option<Duration>,
     /// Read once per batch: a clock read per change would cost as much as the lookup itself.
     now: Instant,
@@ -27,7 +29,13 @@ struct Entry {
 impl FoundCache {
     pub(crate) fn new(cache: Cache, peers: usize) -> Self {
         FoundCache {
-            entries: unsync::Cache::new(cache.entries.div_ceil(peers)),
+            entries: unsync::Cache::with(
+                cache.entries.div_ceil(peers),
+                cache.entries.div_ceil(peers) as u64,
+                UnitWeighter,
+                DefaultHashBuilder::default(),
+                unsync::DefaultLifecycle::default(),
+            ),
             ttl: cache.ttl,
             now: Instant::now(),
             jitter: SmallRng::from_os_rng(),
