@@ -3,9 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
-
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use serde_json::value::RawValue;
+use std::sync::Arc;
 
 /// A row of a change, or of a lookup. Cheap to copy; borrows from the change.
 ///
@@ -93,13 +91,20 @@ impl<'a> Row<'a> {
             Form::Absent => [const { None }; N],
             Form::Fields(row) => fields.map(|field| row.get(field)),
             Form::Json(object) => {
-                let mut found = [None; N];
-                // Checked as text once here, strings in it need no check each.
-                let mut walk = serde_json::Deserializer::from_str(std::str::from_utf8(object).unwrap_or_default());
-                // A row was checked when its change was made. An error here means that the walk ended early, as it should
-                // once everything is found, or that this is no object and has no fields.
-                let _ = walk.deserialize_map(Walk { fields: &fields, found: &mut found, missing: N });
-                found.map(|raw| raw.map(value_of))
+                let mut found = [const { None }; N];
+                let mut missing = N;
+                let mut walk = Walk::new(object);
+                while missing > 0
+                    && let Some((name, value)) = walk.next()
+                {
+                    for (field, slot) in fields.iter().zip(&mut found) {
+                        if slot.is_none() && is_name(name, field) {
+                            *slot = Some(value_of(value));
+                            missing -= 1;
+                        }
+                    }
+                }
+                found
             }
         }
     }
@@ -116,13 +121,8 @@ impl<'a> Row<'a> {
     pub fn to_vec(&self) -> Vec<(Cow<'a, str>, Value<'a>)> {
         match self.0 {
             Form::Absent => Vec::new(),
-            Form::Fields(row) => row.0.iter().map(|(name, value)| (Cow::Borrowed(&**name), field_value(value))).collect(),
-            Form::Json(object) => {
-                let mut all = Vec::new();
-                let mut walk = serde_json::Deserializer::from_str(std::str::from_utf8(object).unwrap_or_default());
-                let _ = walk.deserialize_map(WalkAll(&mut all));
-                all.into_iter().map(|(name, raw)| (name, value_of(raw))).collect()
-            }
+            Form::Fields(row) => row.iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect(),
+            Form::Json(object) => Walk::new(object).map(|(name, value)| (unescape(name), value_of(value))).collect(),
         }
     }
 }
@@ -137,116 +137,234 @@ impl fmt::Debug for Row<'_> {
 }
 
 /// A row with its fields separated once and read often: what lookups keep. `None` is null.
+///
+/// The names are shared by all rows of an origin, and the values stand in one piece of text: to find a field touches
+/// little memory beside the value.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Fields(Box<[(Box<str>, Option<Box<str>>)]>);
+pub struct Fields {
+    names: Arc<[Box<str>]>,
+    text: Box<str>,
+    /// Where each value ends in `text`; `None` is null.
+    ends: Box<[(u32, bool)]>,
+}
 
 impl Fields {
     /// A row of these fields; `None` is null.
-    pub fn new<N: Into<Box<str>>, V: Into<Box<str>>>(fields: impl IntoIterator<Item = (N, Option<V>)>) -> Self {
-        Fields(fields.into_iter().map(|(name, value)| (name.into(), value.map(Into::into))).collect())
+    pub fn new<N: Into<Box<str>>, V: AsRef<str>>(fields: impl IntoIterator<Item = (N, Option<V>)>) -> Self {
+        let (names, values): (Vec<Box<str>>, Vec<Option<V>>) =
+            fields.into_iter().map(|(name, value)| (name.into(), value)).unzip();
+        Self::named(names.into(), values)
+    }
+
+    /// A row whose names are shared with others. Values beyond the names are left out.
+    pub fn named<V: AsRef<str>>(names: Arc<[Box<str>]>, values: impl IntoIterator<Item = Option<V>>) -> Self {
+        let mut text = String::new();
+        let mut ends = Vec::with_capacity(names.len());
+        for value in values.into_iter().take(names.len()) {
+            text.push_str(value.as_ref().map_or("", AsRef::as_ref));
+            ends.push((text.len() as u32, value.is_none()));
+        }
+        Fields { names, text: text.into(), ends: ends.into() }
     }
 
     fn get(&self, field: &str) -> Option<Value<'_>> {
-        self.0.iter().find(|(name, _)| **name == *field).map(|(_, value)| field_value(value))
+        self.value(self.names.iter().position(|name| **name == *field)?)
+    }
+
+    fn value(&self, index: usize) -> Option<Value<'_>> {
+        let (end, is_null) = *self.ends.get(index)?;
+        let start = if index == 0 { 0 } else { self.ends[index - 1].0 };
+        Some(if is_null { Value::Null } else { Value::Text(Cow::Borrowed(&self.text[start as usize..end as usize])) })
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, Value<'_>)> {
+        self.names.iter().enumerate().filter_map(|(index, name)| Some((&**name, self.value(index)?)))
     }
 
     /// Bytes of memory this row takes, about.
     pub fn size(&self) -> usize {
-        self.0.iter().map(|(name, value)| 32 + name.len() + value.as_ref().map_or(0, |value| value.len())).sum()
+        64 + self.text.len() + self.ends.len() * 8
     }
 }
 
-fn field_value(value: &Option<Box<str>>) -> Value<'_> {
-    match value {
-        None => Value::Null,
-        Some(text) => Value::Text(Cow::Borrowed(text)),
-    }
+/// Walks over the fields of a JSON object that is known to be valid: it was checked when its change was made. So the walk
+/// need not look into values, only past them. Text that is no object has no fields.
+struct Walk<'a> {
+    text: &'a [u8],
+    at: usize,
 }
 
-fn value_of(raw: &RawValue) -> Value<'_> {
-    let text = raw.get();
-    match text.as_bytes().first() {
-        Some(b'n') => Value::Null,
-        // Without a backslash the text between the quotes is the string; most strings are such.
-        Some(b'"') => match memchr_backslash(text) {
-            false => Value::Text(Cow::Borrowed(&text[1..text.len() - 1])),
-            true => Value::Text(serde_json::from_str::<String>(text).map(Cow::Owned).unwrap_or(Cow::Borrowed(text))),
-        },
-        _ => Value::Other(text),
-    }
-}
-
-fn memchr_backslash(text: &str) -> bool {
-    text.as_bytes().contains(&b'\\')
-}
-
-struct Walk<'f, 'a> {
-    fields: &'f [&'f str],
-    found: &'f mut [Option<&'a RawValue>],
-    missing: usize,
-}
-
-impl<'a> Visitor<'a> for Walk<'_, 'a> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+impl<'a> Walk<'a> {
+    fn new(text: &'a [u8]) -> Self {
+        Walk { text, at: 0 }
     }
 
-    fn visit_map<M: MapAccess<'a>>(mut self, mut map: M) -> Result<(), M::Error> {
-        while self.missing > 0
-            && let Some(slot) = map.next_key_seed(Which(self.fields))?
-        {
-            match slot {
-                Some(slot) if self.found[slot].is_none() => {
-                    self.found[slot] = Some(map.next_value()?);
-                    self.missing -= 1;
+    /// Moves past everything that separates names and values.
+    fn skip_between(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r' | b',' | b':' | b'{') = self.text.get(self.at) {
+            self.at += 1;
+        }
+    }
+
+    /// Moves past a string, from its opening quote to behind its closing one.
+    fn skip_string(&mut self) {
+        self.at += 1;
+        while let Some(byte) = self.text.get(self.at) {
+            match byte {
+                b'"' => break,
+                b'\\' => self.at += 2,
+                _ => self.at += 1,
+            }
+        }
+        self.at = (self.at + 1).min(self.text.len());
+    }
+
+    /// Moves past a value of any kind.
+    fn skip_value(&mut self) {
+        match self.text.get(self.at) {
+            Some(b'"') => self.skip_string(),
+            Some(b'{' | b'[') => {
+                let mut depth = 0_usize;
+                while let Some(byte) = self.text.get(self.at) {
+                    match byte {
+                        b'"' => {
+                            self.skip_string();
+                            continue;
+                        }
+                        b'{' | b'[' => depth += 1,
+                        b'}' | b']' => depth -= 1,
+                        _ => {}
+                    }
+                    self.at += 1;
+                    if depth == 0 {
+                        break;
+                    }
                 }
-                _ => {
-                    map.next_value::<IgnoredAny>()?;
+            }
+            _ => {
+                while self.text.get(self.at).is_some_and(|byte| !matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r')) {
+                    self.at += 1;
                 }
             }
         }
-        Ok(())
     }
 }
 
-/// Reads a key and says which of the wanted fields it is, without keeping the key.
-struct Which<'f>(&'f [&'f str]);
+impl<'a> Iterator for Walk<'a> {
+    /// A name between its quotes, still escaped, and a value as it is written.
+    type Item = (&'a [u8], &'a [u8]);
 
-impl<'a> DeserializeSeed<'a> for Which<'_> {
-    type Value = Option<usize>;
-
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Which<'_> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a field name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|field| *field == name))
-    }
-}
-
-struct WalkAll<'f, 'a>(&'f mut Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'a> Visitor<'a> for WalkAll<'_, 'a> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<M: MapAccess<'a>>(self, mut map: M) -> Result<(), M::Error> {
-        while let Some(name) = map.next_key::<String>()? {
-            self.0.push((Cow::Owned(name), map.next_value()?));
+    fn next(&mut self) -> Option<Self::Item> {
+        self.skip_between();
+        let name = self.at;
+        if self.text.get(name) != Some(&b'"') {
+            return None;
         }
-        Ok(())
+        self.skip_string();
+        let name = &self.text[name + 1..(self.at - 1).max(name + 1)];
+        // Not `skip_between`: a value may begin with the brace that it would pass over.
+        while let Some(b' ' | b'\t' | b'\n' | b'\r' | b':') = self.text.get(self.at) {
+            self.at += 1;
+        }
+        let value = self.at;
+        self.skip_value();
+        Some((name, &self.text[value..self.at]))
+    }
+}
+
+/// Whether a name, as it is written, is this field. Names with escapes are rare and cost more.
+fn is_name(name: &[u8], field: &str) -> bool {
+    name == field.as_bytes() || (name.contains(&b'\\') && unescape(name) == field)
+}
+
+/// The text of a string, given between its quotes.
+fn unescape(inner: &[u8]) -> Cow<'_, str> {
+    let text = std::str::from_utf8(inner).unwrap_or_default();
+    if !inner.contains(&b'\\') {
+        return Cow::Borrowed(text);
+    }
+    serde_json::from_str::<String>(&format!("\"{text}\"")).map_or(Cow::Borrowed(text), Cow::Owned)
+}
+
+fn value_of(value: &[u8]) -> Value<'_> {
+    match value.first() {
+        Some(b'n') => Value::Null,
+        Some(b'"') if value.len() >= 2 => Value::Text(unescape(&value[1..value.len() - 1])),
+        _ => Value::Other(std::str::from_utf8(value).unwrap_or_default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
+    use serde_json::{Map, Value as Json};
+
+    use super::*;
+
+    fn random_json(dice: &mut SmallRng, depth: u32) -> Json {
+        match dice.random_range(0..if depth == 0 { 5 } else { 7 }) {
+            0 => Json::Null,
+            1 => Json::Bool(dice.random()),
+            2 => Json::from(dice.random_range(-1000..1000)),
+            3 => Json::from(f64::from(dice.random_range(-400..400)) / 8.0),
+            4 => Json::from(random_text(dice)),
+            5 => (0..dice.random_range(0..4)).map(|_| random_json(dice, depth - 1)).collect(),
+            _ => Json::Object(random_object(dice, depth - 1)),
+        }
+    }
+
+    fn random_object(dice: &mut SmallRng, depth: u32) -> Map<String, Json> {
+        (0..dice.random_range(0..6)).map(|_| (random_text(dice), random_json(dice, depth))).collect()
+    }
+
+    fn random_text(dice: &mut SmallRng) -> String {
+        const PIECES: [&str; 12] = ["a", "b", "status", "\"", "\\", "\n", "é", "🦀", "{", "}", ",", ":"];
+        (0..dice.random_range(0..5)).map(|_| PIECES[dice.random_range(0..PIECES.len())]).collect()
+    }
+
+    /// Goal: the walk agrees with a full parser on any valid object. Method: seeded random objects, compact and pretty.
+    #[test]
+    fn oracle_rows_read_as_a_full_parser_reads_them() {
+        for seed in 0..3_000 {
+            let mut dice = SmallRng::seed_from_u64(seed);
+            let object = random_object(&mut dice, 3);
+            for text in [serde_json::to_string(&object).unwrap(), serde_json::to_string_pretty(&object).unwrap()] {
+                let row = Row::json(text.as_bytes());
+                let all: Vec<(String, Json)> = row.to_vec().into_iter().map(|(name, value)| (name.into(), json_of(value))).collect();
+                let expected: Vec<(String, Json)> = object.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+                let sorted = |mut all: Vec<(String, Json)>| {
+                    all.sort_by(|a, b| a.0.cmp(&b.0));
+                    all
+                };
+                assert_eq!(sorted(all), sorted(expected), "seed {seed}: {text}");
+                for (name, value) in &object {
+                    assert_eq!(row.get(name).map(json_of).as_ref(), Some(value), "seed {seed}: {name:?} in {text}");
+                }
+            }
+        }
+    }
+
+    fn json_of(value: Value<'_>) -> Json {
+        match value {
+            Value::Null => Json::Null,
+            Value::Text(text) => Json::from(text.into_owned()),
+            Value::Other(raw) => serde_json::from_str(raw).unwrap(),
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_has_no_fields() {
+        for text in ["", "null", "[1]", "\"a\"", "{", "{\"", "{\"a\"", "{\"a\":", "{\"a\":\""] {
+            assert!(Row::json(text.as_bytes()).get("b").is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn separated_fields_tell_null_from_absent_and_empty() {
+        let fields = Fields::new([("a", Some("1")), ("b", None), ("c", Some(""))]);
+        let row = Row::fields(&fields);
+        assert_eq!(row.pick(["c", "b", "a", "d"]), [Some(Value::Text("".into())), Some(Value::Null), Some(Value::Text("1".into())), None]);
+        assert_eq!(row.to_vec().len(), 3);
     }
 }

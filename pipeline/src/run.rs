@@ -18,6 +18,8 @@ use std::time::Duration;
 use highwater_operators::checkpoint::operator::Cadence;
 use highwater_operators::process::{Ending, Process};
 use highwater_operators::{Epoch, Error, Result};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
 use timely::{CommunicationConfig, WorkerConfig};
 
 pub use self::control::Control;
@@ -92,19 +94,21 @@ fn cadence(settings: &Settings, plan: &Plan) -> Cadence {
 
 struct Workers {
     guards: timely::communication::WorkerGuards<()>,
-    /// Workers still at work.
-    left: Arc<AtomicUsize>,
+    /// Each worker holds a sender, and nothing is ever sent: the channel closes when the last has ended.
+    ended: Receiver<()>,
 }
 
 fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) -> Result<Workers> {
     let count = process.limits.workers;
     let config = if count == 1 { CommunicationConfig::Thread } else { CommunicationConfig::Process(count) };
     let (allocators, others) = config.try_build().map_err(Error::stop)?;
-    let left = Arc::new(AtomicUsize::new(count));
-    let (at_work, process, built) = (left.clone(), process.clone(), Arc::new(AtomicUsize::new(0)));
+    let (at_work, ended) = bounded(0);
+    let at_work: Mutex<Vec<Sender<()>>> = Mutex::new(vec![at_work; count]);
+    let (process, built) = (process.clone(), Arc::new(AtomicUsize::new(0)));
     // Idle workers park at once: on shared cores a spinning worker takes the time of those that have work.
     let worker_config = WorkerConfig::default().idle_spin(Duration::ZERO);
     let guards = timely::execute::execute_from(allocators, others, worker_config, move |worker| {
+        let _at_work = at_work.lock().pop();
         let work = || {
             let result = worker.dataflow_named::<Epoch, _, _>("Pipeline", |scope| {
                 let flow = Flow::new(scope, Some(running.clone()));
@@ -133,10 +137,9 @@ fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) ->
                 worker.drop_dataflow(dataflow);
             }
         }
-        at_work.fetch_sub(1, Ordering::AcqRel);
     })
     .map_err(Error::stop)?;
-    Ok(Workers { guards, left })
+    Ok(Workers { guards, ended })
 }
 
 /// Waits for the end: draws progress, passes requests on, bounds the drain. Returns whether all was finished.
@@ -144,8 +147,9 @@ fn watch(process: &Arc<Process>, settings: &Settings, opened: &Opened, workers: 
     let bar = progress::Progress::start(process, settings, opened);
     let mut stopping_since = None;
     let mut ticks = 0u32;
-    while workers.left.load(Ordering::Acquire) > 0 {
-        if ticks.is_multiple_of(20) {
+    requests::pass_on(process, opened);
+    while workers.ended.recv_timeout(Duration::from_millis(50)) == Err(RecvTimeoutError::Timeout) {
+        if ticks % 20 == 19 {
             requests::pass_on(process, opened);
         }
         bar.update();
@@ -155,7 +159,6 @@ fn watch(process: &Arc<Process>, settings: &Settings, opened: &Opened, workers: 
                 process.halt.end(Ending::Abandoned);
             }
         }
-        opened.ended.wait(Duration::from_millis(50), || workers.left.load(Ordering::Acquire) == 0);
         ticks += 1;
     }
     bar.finish();

@@ -1,7 +1,7 @@
 //! A CSV file as a table for lookups, held in memory: read once per process, before the dataflow starts.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 use highwater_operators::action::BoxFuture;
@@ -44,12 +44,13 @@ impl CsvTable {
                 Error::stop(format!("{path} has no column \"{key}\"; its columns are: {}", known.join(", ")))
             })?,
         };
+        let names: Arc<[Box<str>]> = columns.iter().map(Box::from).collect();
         let mut rows = HashMap::new();
         for record in reader.records() {
             let record = record.map_err(cannot)?;
             let line = record.position().map_or(0, csv::Position::line);
             let id = record.get(key).unwrap_or_default().to_owned();
-            let row = Fields::new(columns.iter().zip(record.iter().map(Some)));
+            let row = Fields::named(names.clone(), record.iter().map(Some));
             if let Err(taken) = rows.try_insert(id, row) {
                 return Err(Error::stop(format!(
                     "{path}, line {line}: the key \"{}\" stands in an earlier line too; keys must be unique",

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use highwater_operators::action::cut_back::SinkWriter;
 use highwater_operators::books::Books;
@@ -17,7 +16,7 @@ use highwater_operators::in_flight::InFlight;
 use highwater_operators::ingest::Partition;
 use highwater_operators::process::{Halt, Heritage, Limits, Process};
 use highwater_operators::{Error, Result};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::plan::Plan;
@@ -36,22 +35,7 @@ pub(crate) struct Opened {
     pub bytes: Option<(u64, u64)>,
     /// Where each action's output is.
     pub places: BTreeMap<String, String>,
-    pub ended: Ended,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-/// Wakes the watching thread early.
-#[derive(Default)]
-pub(crate) struct Ended(Mutex<()>, Condvar);
-
-impl Ended {
-    pub(crate) fn wait(&self, patience: Duration, over: impl Fn() -> bool) {
-        let mut guard = self.0.lock();
-        let until = std::time::Instant::now() + patience;
-        while !over() && std::time::Instant::now() < until {
-            self.1.wait_for(&mut guard, Duration::from_millis(2));
-        }
-    }
 }
 
 impl Opened {
@@ -123,7 +107,6 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
         resumed_from,
         bytes,
         places,
-        ended: Ended::default(),
         threads: Mutex::new(vec![keeper_thread, writer_thread]),
     })
 }
