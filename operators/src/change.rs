@@ -299,9 +299,18 @@ impl Change {
         });
     }
 
-    /// Removes everything that lookups attached.
-    pub fn detach_found(&mut self) {
+    /// The stage that failed for this change, if one did.
+    pub fn failed_stage(&self) -> Option<Arc<str>> {
+        self.attachments().find(|found| found.failure().is_some()).map(|found| found.lookup.clone())
+    }
+
+    /// Removes what a stage attached, so that it can attach something better.
+    pub fn heal(&mut self, stage: &str) {
+        let kept: Vec<Found> = self.attachments().filter(|found| *found.lookup != *stage).cloned().collect();
         self.found = None;
+        for found in kept.into_iter().rev() {
+            self.attach(&Arc::new(Found { next: None, ..found }));
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::action::{ActionSpec, cut_back};
 use crate::books::{Account, LineId};
 use crate::change::Change;
 use crate::checkpoint::report::Report;
+use crate::filter::Filters;
 use crate::position::Epoch;
 use crate::process::Process;
 
@@ -22,6 +23,8 @@ pub struct Upstream {
     pub ended: Vec<LineId>,
     /// Whether ids are unique, because a dedup stands upstream.
     pub unique_ids: bool,
+    /// The filters before it, which a parked change may have to pass again.
+    pub filters: Filters,
 }
 
 /// Fan-out of a stream that is exchanged by key.
@@ -46,10 +49,10 @@ impl<'s> FanOutExt<'s> for StreamVec<'s, Epoch, Change> {
                 process.books.account(spec.name(), account);
                 if is_called(spec) {
                     let permits = process.permits(spec);
-                    let bounds = Bounds { permits, share, unique_ids: upstream.unique_ids };
+                    let bounds = Bounds { permits, share, unique_ids: upstream.unique_ids, filters: upstream.filters.clone() };
                     deliver(self.clone(), process, spec, lines, bounds)
                 } else {
-                    cut_back::write(self.clone(), process, spec, lines)
+                    cut_back::write(self.clone(), process, spec, lines, upstream.filters.clone())
                 }
             })
             .collect();

@@ -1,5 +1,7 @@
 //! Filter: lets changes pass for which a condition holds, and counts the rest.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use timely::container::CapacityContainerBuilder;
@@ -15,6 +17,32 @@ use crate::guard::panic::guarded;
 use crate::position::Epoch;
 use crate::process::Process;
 
+/// A filter's condition. It stays on its worker, where a parked change may be shown to it again.
+pub type FilterCondition = Rc<RefCell<dyn FnMut(&Change) -> bool>>;
+
+/// The filters a change has passed, by name, on one worker.
+#[derive(Clone, Default)]
+pub struct Filters(Vec<(Arc<str>, FilterCondition)>);
+
+impl Filters {
+    /// One filter more.
+    pub fn push(&mut self, name: &str, condition: FilterCondition) {
+        self.0.push((name.into(), condition));
+    }
+
+    /// Asks a filter about a change: whether it passes, or how the condition panicked. `None` if there is no such filter.
+    pub(crate) fn ask(&self, name: &str, change: &Change) -> Option<Result<bool, String>> {
+        let (_, condition) = self.0.iter().find(|(known, _)| **known == *name)?;
+        Some(guarded(|| (condition.borrow_mut())(change)))
+    }
+}
+
+impl std::fmt::Debug for Filters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
 /// Filter on a stream of changes.
 pub trait FilterExt<'s>: Sized {
     /// Lets pass what `condition` holds for; the rest is counted on the line `filtered NAME`. `fan` is the number
@@ -25,7 +53,7 @@ pub trait FilterExt<'s>: Sized {
         self,
         process: &Arc<Process>,
         name: &str,
-        condition: impl FnMut(&Change) -> bool + 'static,
+        condition: FilterCondition,
         fan: u64,
     ) -> (Self, Stream<'s, Epoch, Vec<Report>>);
 }
@@ -35,7 +63,7 @@ impl<'s> FilterExt<'s> for StreamVec<'s, Epoch, Change> {
         self,
         process: &Arc<Process>,
         name: &str,
-        mut condition: impl FnMut(&Change) -> bool + 'static,
+        condition: FilterCondition,
         fan: u64,
     ) -> (Self, Stream<'s, Epoch, Vec<Report>>) {
         let mut builder = OperatorBuilder::new(format!("Filter {name}"), self.scope());
@@ -52,6 +80,7 @@ impl<'s> FilterExt<'s> for StreamVec<'s, Epoch, Change> {
             move |_frontiers| {
                 let mut passed_handle = passed_out.activate();
                 let mut reports_handle = reports_out.activate();
+                let mut condition = condition.borrow_mut();
                 input.for_each_stamp(|capability, batches| {
                     let mut session = passed_handle.session(&capability);
                     let mut dropped = 0;

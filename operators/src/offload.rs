@@ -63,6 +63,12 @@ impl<T: 'static> Post<T> {
         (self.0)(message)
     }
 
+    /// A post into the same mailbox that takes another type, and may find that there is nothing to deliver.
+    pub fn filter_map<U: 'static>(&self, wrap: impl Fn(U) -> Option<T> + Send + Sync + 'static) -> Post<U> {
+        let send = self.0.clone();
+        Post(Arc::new(move |message| wrap(message).is_some_and(|message| send(message))))
+    }
+
     /// A post into the same mailbox that takes another type.
     pub fn map<U: 'static>(&self, wrap: impl Fn(U) -> T + Send + Sync + 'static) -> Post<U> {
         let send = self.0.clone();

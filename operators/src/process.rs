@@ -220,6 +220,11 @@ impl Process {
         self.asks.lock().entry(stage.to_owned()).or_insert_with(|| Asks::start(self, stage, lookup)).clone()
     }
 
+    /// Where rows of a lookup of this name are asked for, if there is one.
+    pub(crate) fn known_asks(&self, stage: &str) -> Option<Asks> {
+        self.asks.lock().get(stage).cloned()
+    }
+
     /// The permits of an action: one set for all workers.
     pub(crate) fn permits(&self, spec: &ActionSpec) -> Arc<Semaphore> {
         let mut permits = self.permits.lock();

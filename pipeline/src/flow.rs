@@ -13,7 +13,7 @@ use highwater_operators::checkpoint::report::Report;
 use highwater_operators::dedup::{Dedup, DedupExt};
 use highwater_operators::exchange::ExchangeByKey;
 use highwater_operators::fan_out::{FanOutExt, Upstream};
-use highwater_operators::filter::FilterExt;
+use highwater_operators::filter::{FilterCondition, FilterExt};
 use highwater_operators::ingest::{Partition, Source, SourceLines, ingest};
 use highwater_operators::lookup::{Lookup, LookupExt};
 use highwater_operators::meter::MeterExt;
@@ -126,7 +126,7 @@ impl<'s> Flow<'s> {
             ingest(self.scope, process, &name, source.clone(), partitions, running.plan.fan(node));
         self.report(reports);
         let lines = SourceLines::new(&process.books, &name);
-        let upstream = Upstream { read: vec![lines.read.id], ended: vec![lines.rejected.id], unique_ids: false };
+        let upstream = Upstream { read: vec![lines.read.id], ended: vec![lines.rejected.id], ..Upstream::default() };
         Changes { flow: self.clone(), stream: changes.exchange_by_key(), node, upstream }
     }
 
@@ -234,6 +234,8 @@ impl<'s> Changes<'s> {
         let stream = match flow.running() {
             None => stream,
             Some((running, process)) => {
+                let condition: FilterCondition = Rc::new(RefCell::new(condition));
+                upstream.filters.push(&name, condition.clone());
                 let (stream, reports) = stream.filter_changes(process, &name, condition, running.plan.fan(node));
                 flow.report(reports);
                 upstream.ended.push(process.books.line(&format!("filtered {name}")).id);

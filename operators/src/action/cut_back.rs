@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::Mutex;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
@@ -19,14 +19,16 @@ use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::{Stream, StreamVec};
 
+use crate::action::again::{Again, Examiner, Reloaded};
 use crate::action::gate::{Gate, Verdict};
-use crate::action::operator::{ActionLines, park};
+use crate::action::operator::{ActionLines, Command, CommandKind, park};
 use crate::action::spec::{ActionSpec, Kind};
 use crate::change::Change;
 use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::report::Report;
-use crate::checkpoint::store::{Cause, CutBackFile, Note, Outcome};
+use crate::checkpoint::store::{Cause, CutBackFile, Note, Outcome, ParkedId, Resolution, Resolved};
 use crate::error::{Error, Result};
+use crate::filter::Filters;
 use crate::guard::panic::guarded;
 use crate::offload::{Wake, mailbox};
 use crate::position::Epoch;
@@ -208,6 +210,14 @@ fn write_all(inbox: &Receiver<Job>, window: &crate::in_flight::InFlight, halt: &
     Ok(())
 }
 
+/// What comes to the operator from other threads.
+enum Mail {
+    /// Parked records of an epoch are durable.
+    Stored(Epoch, usize),
+    Command(Command),
+    Reloaded(Reloaded),
+}
+
 /// What one epoch has brought so far.
 struct Open {
     capability: Capability<Epoch>,
@@ -218,7 +228,8 @@ struct Open {
     parked: u64,
     /// Parked records on their way to the store: the epoch stays open until they are durable.
     pending: usize,
-    met: Vec<Report>,
+    /// What ended here: notes of earlier runs that were met, parked records that were settled.
+    ended: Vec<Report>,
     handed_over: bool,
 }
 
@@ -228,13 +239,20 @@ pub(crate) fn write<'s>(
     process: &Arc<Process>,
     spec: &Arc<ActionSpec>,
     lines: ActionLines,
+    filters: Filters,
 ) -> Stream<'s, Epoch, Vec<Report>> {
     let Kind::CutBack(sink) = &spec.kind else { unreachable!("only called for cut-back sinks") };
     let (process, spec, sink, scope) = (process.clone(), spec.clone(), sink.clone(), stream.scope());
     let name = format!("Action {}", spec.name);
-    stream.unary_frontier::<CapacityContainerBuilder<Vec<Report>>, _, _, _>(Pipeline, &name, move |_capability, info| {
+    stream.unary_frontier::<CapacityContainerBuilder<Vec<Report>>, _, _, _>(Pipeline, &name, move |capability, info| {
         let wake = Wake::new(scope.worker().sync_activator_for(info.address.to_vec()));
-        let (post, inbox) = mailbox::<(Epoch, usize)>(&wake);
+        let (post, inbox) = mailbox::<Mail>(&wake);
+        process.register_commands(&spec.name, scope.index(), post.map(Mail::Command));
+        let examiner = Examiner { process: process.clone(), filters, post: post.map(Mail::Reloaded) };
+        let mut in_hand: HashSet<ParkedId> = HashSet::new();
+        // Follows the frontier, and so holds nothing back: a parked change that is written after all needs an epoch to be
+        // written under, whatever comes from the source.
+        let mut standing = Some(capability);
         let output = match sink.open(process.generation, scope.index()) {
             Ok(output) => Some(process.sink_writer.open(&spec.name, output)),
             Err(error) => {
@@ -248,6 +266,7 @@ pub(crate) fn write<'s>(
         move |(input, frontier), out| {
             wake.ran();
             if process.halt.is_halted() {
+                standing = None;
                 return;
             }
             input.for_each_stamp(|capability, batches| {
@@ -267,7 +286,7 @@ pub(crate) fn write<'s>(
                             Verdict::Filtered => slot.filtered += 1,
                             Verdict::Met(hash, _) => {
                                 slot.parked += 1;
-                                slot.met.push(Report::Met { action: number, change: hash, position: change.position() });
+                                slot.ended.push(Report::Met { action: number, change: hash, position: change.position() });
                             }
                             Verdict::Park(hash, cause, error) => {
                                 drafts.notes.push(Note {
@@ -288,12 +307,57 @@ pub(crate) fn write<'s>(
                     slot.pending += parked;
                     let post = post.clone();
                     process.keeper.commit(drafts, move |_| {
-                        post.send((epoch, parked));
+                        post.send(Mail::Stored(epoch, parked));
                     });
                 }
             });
-            for (epoch, parked) in inbox.drain() {
-                open.get_mut(&epoch).expect("an epoch with parked changes pending is open").pending -= parked;
+            for mail in inbox.drain() {
+                let again = match mail {
+                    Mail::Stored(epoch, parked) => {
+                        open.get_mut(&epoch).expect("an epoch with parked changes pending is open").pending -= parked;
+                        continue;
+                    }
+                    Mail::Reloaded(reloaded) => examiner.reloaded(reloaded, &gate),
+                    Mail::Command(Command { parked, done, .. }) if !in_hand.insert(parked.id) => {
+                        drop(parked);
+                        done();
+                        continue;
+                    }
+                    Mail::Command(Command { parked, kind, done }) => {
+                        process.add_backlog(1);
+                        done();
+                        match kind {
+                            CommandKind::Retry => examiner.examine(parked, &gate),
+                            CommandKind::Drop => Again::Filtered(parked),
+                        }
+                    }
+                };
+                // The end of a record goes into the checkpoint together with the length that holds its line.
+                let (parked, resolution) = match again {
+                    Again::Asked => continue,
+                    Again::Failed(id) => {
+                        in_hand.remove(&id);
+                        process.settle_backlog(1);
+                        continue;
+                    }
+                    Again::Ready(parked) => (parked, Resolution::Delivered),
+                    Again::Filtered(parked) => (parked, Resolution::Dropped),
+                };
+                let Some(capability) = standing.as_ref() else { continue };
+                let slot = open.entry(*capability.time()).or_insert_with(|| Open::new(capability.clone()));
+                let written = resolution == Resolution::Dropped
+                    || matches!(encode(&*sink, &parked.change, &mut slot.bytes, &process, &spec), Verdict::Deliver(_));
+                if written {
+                    slot.ended.push(Report::Ended(Resolved { id: parked.id, action: parked.action, resolution }));
+                } else {
+                    in_hand.remove(&parked.id);
+                }
+                process.settle_backlog(1);
+            }
+            match (frontier.frontier().first(), &mut standing) {
+                (Some(epoch), Some(standing)) if epoch > standing.time() => standing.downgrade(epoch),
+                (None, _) => standing = None,
+                _ => {}
             }
             // Hand over what the frontier has closed, in the order of epochs; then let go of what is settled too.
             for (epoch, slot) in open.range_mut(..) {
@@ -315,7 +379,7 @@ pub(crate) fn write<'s>(
                 }
                 let mut session = out.session(&slot.capability);
                 lines.count(&mut |report| session.give(report), slot.delivered, slot.filtered, slot.parked);
-                session.give_iterator(slot.met.drain(..));
+                session.give_iterator(slot.ended.drain(..));
                 false
             });
         }
@@ -332,7 +396,7 @@ impl Open {
             filtered: 0,
             parked: 0,
             pending: 0,
-            met: Vec::new(),
+            ended: Vec::new(),
             handed_over: false,
         }
     }

@@ -66,6 +66,11 @@ impl Gate {
         }
     }
 
+    /// Asks the condition about one change.
+    pub(crate) fn ask(&self, change: &Change) -> Result<bool, String> {
+        self.when.as_ref().map_or(Ok(true), |when| guarded(|| when(change)))
+    }
+
     /// Asks the condition about a whole batch under one guard; after a panic, change by change, to find the culprit.
     fn evaluate(&mut self, changes: &[Change]) {
         self.passes.clear();

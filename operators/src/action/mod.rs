@@ -4,6 +4,7 @@
 //! (conditions, outcomes of earlier runs); then [`operator`] keeps order and permits on the worker while [`driver`] makes
 //! the calls on the runtime. Actions that write files cut back on resume take the shorter way of [`cut_back`].
 
+mod again;
 pub mod call;
 pub mod cut_back;
 mod driver;

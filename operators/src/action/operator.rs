@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashSet;
 use slab::Slab;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
@@ -17,6 +18,7 @@ use timely::dataflow::{Stream, StreamVec};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::action::again::{Again, Examiner, Reloaded};
 use crate::action::call::{Delivery, Identity};
 use crate::action::driver::{Answer, Driver, Job};
 use crate::action::gate::{Gate, Verdict};
@@ -29,6 +31,7 @@ use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::report::Report;
 use crate::checkpoint::store::{Cause, ChangeHash, Note, Outcome, Parked, ParkedId, Resolution, Resolved};
 use crate::epoch::unix_ms;
+use crate::filter::Filters;
 use crate::offload::{Post, Wake, mailbox};
 use crate::position::Epoch;
 use crate::process::{Process, owns};
@@ -103,6 +106,8 @@ pub(crate) struct Bounds {
     pub share: Option<usize>,
     /// Whether ids are unique before this action, because a dedup stands upstream.
     pub unique_ids: bool,
+    /// The filters before this action.
+    pub filters: Filters,
 }
 
 struct Task {
@@ -128,6 +133,7 @@ enum Mail {
     Stored(Epoch, Vec<Waiting>),
     Taken(Vec<Waiting>, Vec<Parked>),
     Command(Command),
+    Reloaded(Reloaded),
 }
 
 /// Delivers a stream of changes to an action that is called.
@@ -191,6 +197,9 @@ struct Desk {
     open: BTreeMap<Epoch, Open>,
     spill: Spill,
     taking_up: bool,
+    examiner: Examiner,
+    /// Parked records that a person's command is being carried out on, so that a second command does nothing.
+    in_hand: HashSet<ParkedId>,
 }
 
 impl Desk {
@@ -210,6 +219,8 @@ impl Desk {
         process.add_backlog(spill.restore(mine, spec.hold));
         let command = post.clone();
         process.register_commands(&spec.name, index, command.map(Mail::Command));
+        let examiner =
+            Examiner { process: process.clone(), filters: bounds.filters.clone(), post: post.map(Mail::Reloaded) };
         let driver = Driver {
             process: process.clone(),
             spec: spec.clone(),
@@ -234,6 +245,8 @@ impl Desk {
             open: BTreeMap::new(),
             spill,
             taking_up: false,
+            examiner,
+            in_hand: HashSet::new(),
         }
     }
 
@@ -350,6 +363,10 @@ impl Desk {
                 }
             }
             Mail::Command(command) => self.obey(command),
+            Mail::Reloaded(reloaded) => {
+                let again = self.examiner.reloaded(reloaded, &self.gate);
+                self.try_again(again);
+            }
         }
     }
 
@@ -382,7 +399,8 @@ impl Desk {
                 self.live(delivered.into(), 0, (!delivered).into());
                 self.process.in_flight.give_back(1);
             }
-            Some(_) => {
+            Some(id) => {
+                self.in_hand.remove(&id);
                 self.process.settle_backlog(1);
                 if delivered {
                     self.process.add_backlog(self.spill.release(task.key));
@@ -443,23 +461,46 @@ impl Desk {
 
     fn obey(&mut self, command: Command) {
         let Command { parked, kind, done } = command;
-        if matches!(parked.cause, Cause::Overflow | Cause::Held) && kind == CommandKind::Retry {
-            // It is taken up again by itself, in its turn.
+        let comes_back = matches!(parked.cause, Cause::Overflow | Cause::Held);
+        if (kind == CommandKind::Retry && comes_back) || !self.in_hand.insert(parked.id) {
+            // It is taken up again by itself, in its turn; or the same was asked before.
             return done();
         }
+        self.process.add_backlog(1);
         match kind {
             CommandKind::Retry => {
-                self.process.add_backlog(1);
-                self.enter_parked(parked);
+                let again = self.examiner.examine(parked, &self.gate);
+                self.try_again(again);
                 done();
             }
-            CommandKind::Drop => {
-                let key = parked.change.key_hash();
-                let resolved = Resolved { id: parked.id, action: parked.action, resolution: Resolution::Dropped };
-                let drafts = Drafts { resolved: vec![resolved], ..Drafts::default() };
-                self.process.keeper.commit(drafts, move |_| done());
-                self.process.add_backlog(self.spill.release(key));
+            CommandKind::Drop => self.give_up(parked, !comes_back, done),
+        }
+    }
+
+    fn try_again(&mut self, again: Again) {
+        match again {
+            Again::Ready(parked) => self.enter_parked(parked),
+            Again::Asked => {}
+            Again::Filtered(parked) => self.give_up(parked, true, Box::new(|| {})),
+            Again::Failed(id) => {
+                self.in_hand.remove(&id);
+                self.process.settle_backlog(1);
             }
+        }
+    }
+
+    /// Ends a parked record without delivery. If its key is held because of it, what waits behind it may go.
+    fn give_up(&mut self, parked: Parked, releases: bool, done: Box<dyn FnOnce() + Send>) {
+        let key = parked.change.key_hash();
+        let resolved = Resolved { id: parked.id, action: parked.action, resolution: Resolution::Dropped };
+        let drafts = Drafts { resolved: vec![resolved], ..Drafts::default() };
+        let process = self.process.clone();
+        self.process.keeper.commit(drafts, move |_| {
+            done();
+            process.settle_backlog(1);
+        });
+        if releases {
+            self.process.add_backlog(self.spill.release(key));
         }
     }
 

@@ -29,7 +29,7 @@ enum Request {
     /// Make durable, then tell the ids given to the parked records.
     Commit(Drafts, Told<Vec<ParkedId>>),
     /// Save a checkpoint.
-    Save(Box<Save>, Told<()>),
+    Save(Box<Save>, Vec<Resolved>, Told<()>),
     /// Read parked records.
     Read(Vec<ParkedId>, Told<Vec<Parked>>),
     /// Look at the store: for start and for tests.
@@ -67,9 +67,9 @@ impl Keeper {
         let _ = self.requests.send(Request::Commit(drafts, Box::new(told)));
     }
 
-    /// Saves a checkpoint; `told` runs on the keeper's thread afterwards.
-    pub fn save(&self, save: Box<Save>, told: impl FnOnce(()) + Send + 'static) {
-        let _ = self.requests.send(Request::Save(save, Box::new(told)));
+    /// Saves a checkpoint, and ends parked records with it; `told` runs on the keeper's thread afterwards.
+    pub fn save(&self, save: Box<Save>, resolved: Vec<Resolved>, told: impl FnOnce(()) + Send + 'static) {
+        let _ = self.requests.send(Request::Save(save, resolved, Box::new(told)));
     }
 
     /// Reads parked records. Ids that are parked no more are left out.
@@ -117,7 +117,8 @@ impl Work {
             while let Some(request) = next.take() {
                 match request {
                     Request::Commit(drafts, told) => self.add(&mut group, drafts, told),
-                    Request::Save(save, told) => {
+                    Request::Save(save, resolved, told) => {
+                        group.resolved.extend(resolved);
                         group.save = Some(*save);
                         saved = Some(told);
                     }

@@ -30,7 +30,7 @@ use timely::progress::frontier::MutableAntichain;
 use crate::books::{Account, LineId};
 use crate::checkpoint::report::{Oldest, Report};
 use crate::checkpoint::saver::{self, Saver};
-use crate::checkpoint::store::{ChangeHash, Save, StateSegment};
+use crate::checkpoint::store::{ChangeHash, Resolved, Save, StateSegment};
 use crate::error::Error;
 use crate::offload::{Inbox, Wake, mailbox};
 use crate::position::{Epoch, PartitionId, Position, ResumeToken};
@@ -109,6 +109,7 @@ struct Gathered {
     state: Vec<(String, Vec<u8>)>,
     oldest: Vec<(String, usize, Oldest)>,
     met: Vec<(u16, ChangeHash, Position)>,
+    ended: Vec<Resolved>,
 }
 
 impl Gathered {
@@ -129,6 +130,7 @@ impl Gathered {
                 self.state.push((operator, bytes));
             }
             Report::Met { action, change, position } => self.met.push((action, change, position)),
+            Report::Ended(resolved) => self.ended.push(resolved),
         }
     }
 }
@@ -149,6 +151,7 @@ struct Desk {
     /// What has come since the last save began.
     state: BTreeMap<String, Vec<u8>>,
     met: Vec<(u16, ChangeHash, Position)>,
+    ended: Vec<Resolved>,
     folded_to: Epoch,
     dirty: bool,
     /// Changes read since the pipeline began: before this run, and now.
@@ -186,6 +189,7 @@ impl Desk {
             oldest: BTreeMap::new(),
             state: BTreeMap::new(),
             met: Vec::new(),
+            ended: Vec::new(),
             folded_to: epoch,
             dirty: false,
             read_begun: read,
@@ -231,6 +235,7 @@ impl Desk {
             }
             self.oldest.extend(gathered.oldest.into_iter().map(|(operator, worker, oldest)| ((operator, worker), oldest)));
             self.met.extend(gathered.met);
+            self.ended.extend(gathered.ended);
         }
         self.folded_to = self.folded_to.max(frontier.unwrap_or_else(|| self.process.clock.mint() + 1));
         Ok(())
@@ -279,7 +284,7 @@ impl Desk {
             forgotten: std::mem::take(&mut self.met),
             ended: frontier.is_none() && !self.process.is_stopping(),
         };
-        self.saver.save(save);
+        self.saver.save(save, std::mem::take(&mut self.ended));
         Next::Nothing
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::books::LineId;
-use crate::checkpoint::store::ChangeHash;
+use crate::checkpoint::store::{ChangeHash, Resolved};
 use crate::position::{Epoch, PartitionId, Position, ResumeToken};
 
 /// One report. It travels as data under its epoch, so when the frontier has passed the epoch, all its reports are in.
@@ -34,6 +34,8 @@ pub enum Report {
         /// The oldest state of this worker that still counts.
         oldest: Oldest,
     },
+    /// A parked record has ended in a sink that is cut back: durable with the checkpoint, not before.
+    Ended(Resolved),
     /// A change whose outcome an earlier run had noted was met again; below a saved mark its note may go.
     Met {
         /// The action.

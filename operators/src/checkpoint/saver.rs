@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Sender, unbounded};
 
-use crate::checkpoint::store::Save;
+use crate::checkpoint::store::{Resolved, Save};
 use crate::offload::Post;
 use crate::position::Epoch;
 use crate::process::Process;
@@ -19,23 +19,23 @@ pub(crate) struct Saved {
 }
 
 /// The handle to the saving thread, which ends when it is dropped.
-pub(crate) struct Saver(Sender<Save>);
+pub(crate) struct Saver(Sender<(Save, Vec<Resolved>)>);
 
 impl Saver {
-    /// Begins a save.
-    pub(crate) fn save(&self, save: Save) {
-        let _ = self.0.send(save);
+    /// Begins a save. The parked records that ended in cut-back files end with it, in the same step.
+    pub(crate) fn save(&self, save: Save, ended: Vec<Resolved>) {
+        let _ = self.0.send((save, ended));
     }
 }
 
 /// Starts the saving thread.
 pub(crate) fn start(process: &Arc<Process>, post: Post<Saved>) -> Saver {
-    let (saves, inbox) = unbounded::<Save>();
+    let (saves, inbox) = unbounded::<(Save, Vec<Resolved>)>();
     let process = process.clone();
     std::thread::Builder::new()
         .name("saver".into())
         .spawn(move || {
-            while let Ok(mut save) = inbox.recv() {
+            while let Ok((mut save, ended)) = inbox.recv() {
                 match process.sink_writer.files_at(save.epoch) {
                     Ok(files) => save.files = files,
                     Err(error) => return process.halt.fail(error.context("a checkpoint could not be saved")),
@@ -44,7 +44,7 @@ pub(crate) fn start(process: &Arc<Process>, post: Post<Saved>) -> Saver {
                     return;
                 }
                 let (epoch, post) = (save.epoch, post.clone());
-                process.keeper.save(Box::new(save), move |()| {
+                process.keeper.save(Box::new(save), ended, move |()| {
                     post.send(Saved { epoch });
                 });
             }

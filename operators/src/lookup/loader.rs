@@ -1,5 +1,6 @@
 //! Where rows come from, and how they are asked for: keys of a short window together, each key once for all workers.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
@@ -9,10 +10,10 @@ use hashbrown::HashMap;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::action::call::BoxFuture;
-use crate::change::Found;
+use crate::change::{Change, Found};
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::panic::Guarded;
-use crate::lookup::Lookup;
+use crate::guard::panic::{Guarded, guarded};
+use crate::lookup::{KeyOf, Lookup};
 use crate::offload::Post;
 use crate::process::Process;
 use crate::row::Fields;
@@ -81,8 +82,11 @@ pub(crate) struct Ask {
 }
 
 /// Where a worker asks. One task per lookup and process answers them all.
-#[derive(Clone, Debug)]
-pub(crate) struct Asks(UnboundedSender<Ask>);
+#[derive(Clone)]
+pub(crate) struct Asks {
+    asks: UnboundedSender<Ask>,
+    by: KeyOf,
+}
 
 /// Batches of one lookup under way at once.
 const BATCHES_MAX: usize = 8;
@@ -92,11 +96,25 @@ impl Asks {
         let (asks, inbox) = unbounded_channel();
         let desk = Arc::new(Desk { process: process.clone(), stage: stage.into(), lookup: lookup.clone() });
         process.runtime.spawn(desk.answer(inbox));
-        Asks(asks)
+        Asks { asks, by: lookup.by.clone() }
+    }
+
+    /// The lookup's key of a change, or the panic of the user's closure.
+    pub(crate) fn key_of(&self, change: &Change) -> Result<Option<String>, String> {
+        match &self.by {
+            KeyOf::Field(field) => Ok(change.row().str(field).map(Cow::into_owned)),
+            KeyOf::Closure(closure) => guarded(|| closure(change)),
+        }
     }
 
     pub(crate) fn ask(&self, ask: Ask) {
-        let _ = self.0.send(ask);
+        let _ = self.asks.send(ask);
+    }
+}
+
+impl std::fmt::Debug for Asks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Asks")
     }
 }
 
