@@ -1,8 +1,9 @@
 //! The batch size of the checkpoint decides how much is read again after a crash, never how much is lost.
 //!
 //! Run it with `--crash-after 30000`, which dies as if it were killed, and then without: "replayed" counts what was read again,
-//! and the last line what the receiver got twice: at most `max_parallelism` calls, known by their idempotency keys. Remove
-//! `data/checkpoint` and `out/checkpoint`, and try the same with `--checkpoint-batch-size 10`, or 40000.
+//! and the last line what the receiver got twice: at most `max_parallelism` calls, each with the key of the first. Remove
+//! `data/checkpoint` and `out/checkpoint` and try both runs with `--checkpoint-batch-size 40000`, or with 100. What is in flight
+//! is read again in any case; `--in-flight-changes 1000` makes it little.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};

@@ -1,8 +1,8 @@
 //! Each order gets two rows attached: its customer from a CSV file, and the rate of its currency from an async closure.
 //!
-//! The closure stands for a database: it is asked for several keys at once, and for each key once ("rates asked for .."
-//! appears once for three currencies). An order whose customer or currency is not known gets an absent row and passes all
-//! the same. Try `--workers 1`, another order in `data/lookup.jsonl` (appended; then run again), or a customer's other tier.
+//! The closure stands for a database: it is asked for several keys at once ("rates asked for .."), and what it said is kept. An
+//! order whose customer or currency is not known gets an absent row and passes all the same. Try `--workers 1`, append an order
+//! to `data/lookup.jsonl` and run it again, or ask by another column with `.key(..)`.
 
 use highwater::prelude::*;
 use highwater_examples::page;

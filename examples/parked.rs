@@ -38,7 +38,7 @@ fn main() -> highwater::Exit {
                             Some(amount) => amount,
                             None if lenient => 0.0,
                             // An error of kind `park` is final; `Error::retry`, or any `?`, is tried again first.
-                            None => return Err(Error::park(format!("the amount is {:?}", order.get("amount")))),
+                            None => return Err(Error::park(format!("the amount is \"{}\"", order.str("amount").unwrap_or_default()))),
                         };
                         let customer = order.str("customer").expect("every order has a customer");
                         println!("{} {customer} {amount:.2}", change.key());

@@ -186,8 +186,8 @@ impl Plan {
 
 impl Node {
     fn title(&self) -> String {
-        match self.kind.word() == self.name {
-            true => self.name.clone(),
+        match self.kind.word().starts_with(self.name.as_str()) {
+            true => self.kind.word().to_owned(),
             false => format!("{} {}", self.kind.word(), self.name),
         }
     }

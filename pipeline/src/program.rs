@@ -1,9 +1,11 @@
 //! The command line around a pipeline.
 
+use std::path::Path;
 use std::process::{ExitCode, Termination};
 use std::sync::Arc;
 
 use clap::{ArgMatches, Args, Command, FromArgMatches};
+use highwater_operators::checkpoint::embedded::EmbeddedStore;
 use highwater_operators::{Error, Result};
 
 use crate::commands;
@@ -114,18 +116,25 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
     }
 
     fn command(&self) -> Command {
-        let with_settings = |command: Command| A::augment_args(Settings::augment_args(command).next_help_heading(None));
+        // The flags' own documentation would take the place of what a command is about.
+        let with_settings = |name: &str, about: &str| {
+            let command = A::augment_args(Settings::augment_args(Command::new(name.to_owned())).next_help_heading(None));
+            command.about(about.to_owned()).long_about(None::<&'static str>)
+        };
         let name = self.name.clone();
+        let about = if self.about.is_empty() { format!("Runs the pipeline \"{name}\"") } else { self.about.clone() };
         let example = format!(
             "Examples:\n  {name} --workers 2\n  {name} graph --dot | dot -Tsvg > graph.svg\n  {name} parked list\n  {name} checkpoint show"
         );
-        with_settings(Command::new(name).about(self.about.clone()).after_help(example).args_conflicts_with_subcommands(true))
-            .subcommand(with_settings(Command::new("run").about("Runs the pipeline (the default)")))
-            .subcommand(with_settings(Command::new("check").about("Says what is wrong with the pipeline; runs nothing")))
-            .subcommand(with_settings(Command::new("graph").about("Prints the shape of the pipeline")).arg(
+        with_settings(&name, &about)
+            .after_help(example)
+            .args_conflicts_with_subcommands(true)
+            .subcommand(with_settings("run", "Runs the pipeline (the default)"))
+            .subcommand(with_settings("check", "Says what is wrong with the pipeline; runs nothing"))
+            .subcommand(with_settings("graph", "Prints the shape of the pipeline").arg(
                 clap::Arg::new("dot").long("dot").action(clap::ArgAction::SetTrue).help("Print it in the language of Graphviz"),
             ))
-            .subcommand(commands::parked::command())
+            .subcommand(commands::parked::command(&name))
             .subcommand(commands::checkpoint::command())
     }
 
@@ -157,6 +166,10 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
     }
 
     fn run(&self, settings: &Settings, build: &Build) -> Result<Exit> {
+        let data = settings.data(&self.name);
+        if data.is_file() {
+            return Err(Error::stop(format!("{} is a file; --data names the directory where state is kept", data.display())));
+        }
         let control = Control::with_signals();
         let report = run::run(&self.name, settings, build, &control)?;
         match settings.report {
@@ -168,11 +181,25 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
                     println!("ended before the end of the input; the next run continues\n");
                 }
                 println!("{}", report.table());
-                println!("state in {}", settings.data(&self.name).display());
+                println!("state in {}", data.display());
+                // The journal is read only if there can be something to tell of.
+                if report.rejected > 0 || report.actions.values().any(|books| books.parked > books.dropped) {
+                    self.tell_parked(settings, &data);
+                }
             }
             ReportKind::None => {}
         }
         Ok(Exit(if control.asked() > 1 { 130 } else { 0 }))
+    }
+
+    /// What waits for a person must not pass unseen.
+    fn tell_parked(&self, settings: &Settings, data: &Path) {
+        let parked = EmbeddedStore::inspect(data).map_or(0, |inspection| inspection.parked_heads().len() as u64);
+        if parked > 0 {
+            let is = commands::counted(parked, "change or line is", "changes or lines are");
+            let at = if settings.data.is_some() { format!(" --data {}", data.display()) } else { String::new() };
+            println!("{is} parked: `{} parked list{at}` says why", self.name);
+        }
     }
 }
 

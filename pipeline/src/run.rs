@@ -36,14 +36,17 @@ pub type Build = Arc<dyn for<'s> Fn(&Flow<'s>) -> Result + Send + Sync>;
 pub fn plan(build: &Build) -> Result<Plan> {
     let build = build.clone();
     timely::execute_directly(move |worker| {
-        worker.dataflow::<Epoch, _, _>(|scope| {
+        let plan = worker.dataflow::<Epoch, _, _>(|scope| {
             let flow = Flow::new(scope, None);
             let built = build(&flow);
-            let mut plan = flow.finish();
-            built?;
-            plan.problems.dedup();
-            Ok(plan)
-        })
+            let plan = flow.finish();
+            built.map(|()| plan)
+        });
+        // Built to be looked at, not to be run: a source of the user's own in it might never end.
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
+        }
+        plan
     })
 }
 

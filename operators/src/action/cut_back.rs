@@ -178,18 +178,25 @@ impl std::fmt::Debug for SinkWriter {
     }
 }
 
+/// An output on the writing thread.
+struct Written {
+    progress: Arc<Progress>,
+    file: Box<dyn CutBackOutput>,
+    length: u64,
+}
+
 fn write_all(inbox: &Receiver<Job>, window: &crate::in_flight::InFlight, halt: &Halt) -> Result {
-    let mut outputs: HashMap<usize, (Arc<Progress>, Box<dyn CutBackOutput>, u64)> = HashMap::new();
+    let mut outputs: HashMap<usize, Written> = HashMap::new();
     while let Ok(job) = inbox.recv() {
         if halt.is_frozen() {
             return Ok(());
         }
         match job {
             Job::Open(progress, output, number) => {
-                outputs.insert(number, (progress, output, 0));
+                outputs.insert(number, Written { progress, file: output, length: 0 });
             }
             Job::Append { output, bytes, epoch, units } => {
-                let (progress, file, length) = outputs.get_mut(&output).expect("an output is opened before it is written");
+                let Written { progress, file, length } = outputs.get_mut(&output).expect("an output is opened before it is written");
                 file.append(&bytes)?;
                 *length += bytes.len() as u64;
                 if halt.passes("sink.written") {

@@ -79,9 +79,9 @@ pub fn checkpoint<'s>(reports: StreamVec<'s, Epoch, Report>, process: &Arc<Proce
                 }
             });
             let frontier = frontiers[0].frontier().first().copied();
-            let step = desk.fold(frontier).and_then(|()| {
+            let step = desk.fold(frontier).map(|()| {
                 desk.hear();
-                Ok(desk.begin(frontier))
+                desk.begin(frontier)
             });
             match step {
                 Ok(Next::At(due)) => again.activate_after(due),

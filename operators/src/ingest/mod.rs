@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::TryRecvError;
+use hashbrown::HashSet;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::OutputBuilder;
@@ -24,9 +25,13 @@ use crate::change::Change;
 use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::report::Report;
 use crate::offload::{Wake, mailbox};
-use crate::position::Epoch;
+use crate::checkpoint::store::{Cause, Parked};
+use crate::position::{Epoch, Position};
 use crate::process::Process;
 pub use source::{Batch, Partition, Read, Reader, Rejected, Source};
+
+/// By epoch, how many rejected lines are on their way to the store.
+type Parking = BTreeMap<Epoch, (Capability<Epoch>, usize)>;
 
 /// Batches emitted before the operators behind have their turn. Few: what was just read is then still in the cache when it
 /// is looked at, and the frontier follows closely.
@@ -79,7 +84,23 @@ pub fn ingest<'s>(
         let batches = reader::start(&process, source, mine, wake.clone(), fan);
         process.clock.register(wake.clone());
         let (parked_post, parked_inbox) = mailbox::<(Epoch, usize)>(&wake);
-        let mut parking: BTreeMap<Epoch, (Capability<Epoch>, usize)> = BTreeMap::new();
+        let mut parking = Parking::new();
+        let rejected_heads = process.heritage.parked.iter().filter(|head| head.cause == Cause::Rejected);
+        let mut parked_before: HashSet<Position> = rejected_heads.map(|head| head.position).collect();
+        let keeper = process.keeper.clone();
+        // Parks rejected lines. Their epoch is held until they are durable.
+        let mut park = move |rejected: Vec<Rejected>, epoch, capability: &Capability<Epoch>, parking: &mut Parking| {
+            // What is read again after a crash may stand parked already.
+            let new = rejected.into_iter().filter(|rejected| !parked_before.remove(&rejected.position));
+            let parked: Vec<Parked> = new.map(|rejected| rejected.into_parked(&source_name)).collect();
+            let (records, post) = (parked.len(), parked_post.clone());
+            if records > 0 {
+                parking.entry(epoch).or_insert_with(|| (capability.clone(), 0)).1 += records;
+                keeper.commit(Drafts { parked, ..Drafts::default() }, move |_| {
+                    post.send((epoch, records));
+                });
+            }
+        };
         let mut ended = false;
         // Whether the current epoch has data, and so must be left as soon as the clock allows.
         let mut used = false;
@@ -136,14 +157,7 @@ pub fn ingest<'s>(
                     reports.give(Report::Count { line: lines.rejected.id, n: records as u64 });
                     lines.rejected.add(records as u64);
                     process.in_flight.give_back(records as u64 * fan);
-                    let (_, pending) = parking.entry(epoch).or_insert_with(|| (for_reports.clone(), 0));
-                    *pending += records;
-                    let parked = rejected.into_iter().map(|rejected| rejected.into_parked(&source_name)).collect();
-                    let post = parked_post.clone();
-                    let drafts = Drafts { parked, ..Drafts::default() };
-                    process.keeper.commit(drafts, move |_| {
-                        post.send((epoch, records));
-                    });
+                    park(rejected, epoch, for_reports, &mut parking);
                 }
                 if !changes.is_empty() {
                     changes_handle.session(&*for_changes).give_container(&mut changes);

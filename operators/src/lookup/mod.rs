@@ -47,8 +47,11 @@ pub struct Lookup {
 #[derive(Clone)]
 pub(crate) enum KeyOf {
     Field(Arc<str>),
-    Closure(Arc<dyn Fn(&Change) -> Option<String> + Send + Sync>),
+    Closure(KeyClosure),
 }
+
+/// What makes a lookup's key of a change.
+type KeyClosure = Arc<dyn Fn(&Change) -> Option<String> + Send + Sync>;
 
 impl Lookup {
     /// Looks up by a field of the change's row: the row after the change or, for a delete, the row before it.

@@ -2,6 +2,7 @@
 
 use highwater_operators::Result;
 
+use crate::commands::counted;
 use crate::run::{Build, plan};
 
 /// Checks the plan, and whether its sources and lookups can be opened. Returns whether all is well.
@@ -22,7 +23,8 @@ pub(crate) fn run(build: &Build) -> Result<bool> {
         println!("problem: {problem}");
     }
     if problems.is_empty() {
-        println!("the pipeline is whole: {} sources, {} actions", plan.sources.len(), plan.actions.len());
+        let sources = counted(plan.sources.len() as u64, "source", "sources");
+        println!("the pipeline is whole: {sources}, {}", counted(plan.actions.len() as u64, "action", "actions"));
     }
     Ok(problems.is_empty())
 }

@@ -1,11 +1,10 @@
 //! `checkpoint show`: what the last checkpoint holds. Reads beside a running pipeline too.
 
 use clap::{ArgMatches, Command};
-use comfy_table::{Table, presets};
+use comfy_table::CellAlignment;
 use highwater_operators::Result;
-use highwater_operators::checkpoint::embedded::EmbeddedStore;
 
-use crate::commands::{data_arg, data_of};
+use crate::commands::{counted, data_arg, inspect, table};
 use crate::report::count;
 
 pub(crate) fn command() -> Command {
@@ -18,18 +17,18 @@ pub(crate) fn command() -> Command {
 
 pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
     let Some(("show", matches)) = matches.subcommand() else { return Ok(()) };
-    let directory = data_of(name, matches);
-    let inspection = EmbeddedStore::inspect(&directory)?;
+    let (_, inspection) = inspect(name, matches)?;
     let (journal, live) = inspection.journal_bytes();
     println!("pipeline   {}\ngeneration {}", inspection.pipeline(), inspection.generation());
     println!("journal    {} ({} bytes, {} alive)", inspection.journal().display(), count(journal), count(live));
-    println!("ledger     {} outcomes above the mark", count(inspection.notes() as u64));
-    println!("parked     {}", count(inspection.parked_heads().len() as u64));
+    println!("ledger     {}", counted(inspection.notes() as u64, "outcome above the mark", "outcomes above the mark"));
+    println!("parked     {}", counted(inspection.parked_heads().len() as u64, "change", "changes"));
     let Some(save) = inspection.checkpoint() else {
-        println!("no checkpoint was saved yet");
+        println!("save       none yet: the next run begins at the beginning, and skips what the ledger holds");
         return Ok(());
     };
-    println!("save       {} at epoch {}{}", save.number, save.epoch, if save.ended { ", all sources had ended" } else { "" });
+    let ended = if save.ended { ", all sources had ended" } else { "" };
+    println!("save       {} at epoch {}{ended}", count(save.number), save.epoch);
     let mut mark = table(["partition", "continues at"]);
     for (number, token) in &save.mark {
         let partition = inspection.partitions().get(number).cloned().unwrap_or_default();
@@ -43,12 +42,14 @@ pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
     for file in &save.files {
         files.add_row([file.action.clone(), file.path.clone(), count(file.length)]);
     }
-    println!("\n{mark}\n\n{books}\n\n{files}");
+    for (table, number) in [(&mut mark, 1), (&mut books, 1), (&mut files, 2)] {
+        if let Some(column) = table.column_mut(number) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    println!("\n{mark}\n\n{books}");
+    if !save.files.is_empty() {
+        println!("\n{files}");
+    }
     Ok(())
-}
-
-fn table<const N: usize>(header: [&str; N]) -> Table {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header);
-    table
 }

@@ -3,16 +3,21 @@
 //! `retry` and `drop` leave requests in the data directory. A running pipeline takes them up within a second, a stopped one
 //! when it is run next: only the worker that owns a key knows the order of its changes.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use comfy_table::{Table, presets};
-use highwater_operators::checkpoint::embedded::EmbeddedStore;
-use highwater_operators::checkpoint::requests::{Request, leave_request};
-use highwater_operators::checkpoint::store::{Cause, Parked, ParkedHead};
+use highwater_operators::checkpoint::embedded::Inspection;
+use highwater_operators::checkpoint::requests::{Request, leave_request, pending_requests};
+use highwater_operators::checkpoint::store::{Cause, Parked, ParkedHead, ParkedId};
 use highwater_operators::{Error, Result};
 
-use crate::commands::{data_arg, data_of};
+use crate::commands::{counted, data_arg, inspect, shorten, table};
 
-pub(crate) fn command() -> Command {
+/// Tables are not wider than this, for keys and ids of usual length.
+const WIDTH: usize = 108;
+
+pub(crate) fn command(name: &str) -> Command {
     let which = |command: Command| {
         command
             .arg(Arg::new("id").value_name("ID").num_args(0..).value_parser(value_parser!(u64)).help("Records, by number"))
@@ -24,7 +29,9 @@ pub(crate) fn command() -> Command {
         .about("Shows, retries or drops changes that were set aside")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .after_help("Examples:\n  parked list\n  parked show 17\n  parked retry 17 18\n  parked drop --action receipt")
+        .after_help(format!(
+            "Examples:\n  {name} parked list\n  {name} parked show 17\n  {name} parked retry 17 18\n  {name} parked drop --action receipt"
+        ))
         .subcommand(
             Command::new("list")
                 .about("Lists what is parked")
@@ -37,7 +44,7 @@ pub(crate) fn command() -> Command {
         .subcommand(
             Command::new("show")
                 .about("Shows one record whole")
-                .arg(Arg::new("id").value_name("ID").required(true).value_parser(value_parser!(u64)))
+                .arg(Arg::new("id").value_name("ID").required(true).value_parser(value_parser!(u64)).help("The record, by number"))
                 .arg(data_arg()),
         )
         .subcommand(which(Command::new("retry").about("Has the running pipeline, or its next run, try again")))
@@ -46,8 +53,7 @@ pub(crate) fn command() -> Command {
 
 pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
     let Some((verb, matches)) = matches.subcommand() else { return Ok(()) };
-    let directory = data_of(name, matches);
-    let inspection = EmbeddedStore::inspect(&directory)?;
+    let (directory, inspection) = inspect(name, matches)?;
     match verb {
         "list" => {
             let action = matches.get_one::<String>("action");
@@ -57,34 +63,54 @@ pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
                 println!("nothing is parked");
                 return Ok(());
             }
-            let mut table = Table::new();
-            table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(["id", "action", "cause", "change", "key", "attempts", "error"]);
+            let asked = asked(&directory)?;
+            let mut rows = Vec::new();
             for head in heads.iter().take(limit) {
                 if let Some(parked) = inspection.parked(head.id)? {
-                    table.add_row(row(&parked));
+                    rows.push(row(&parked, asked.get(&head.id).copied()));
                 }
+            }
+            // The last column has what the others leave.
+            let widest = |column: usize, title: &str| {
+                let cells = rows.iter().map(|row: &[String; 7]| row[column].chars().count());
+                cells.chain([title.len()]).max().unwrap_or_default() + 3
+            };
+            let taken: usize = HEADER.iter().enumerate().take(6).map(|(column, title)| widest(column, title)).sum();
+            let mut table = table(HEADER);
+            for mut row in rows {
+                row[6] = shorten(&row[6], WIDTH.saturating_sub(taken).max(24));
+                table.add_row(row);
             }
             println!("{table}");
             if heads.len() > limit {
                 println!("and {} more; --limit {} shows them", heads.len() - limit, heads.len());
             }
+            println!("`{name} parked show ID` shows one whole; `retry` tries again, `drop` gives up");
         }
         "show" => {
             let id = matches.get_one::<u64>("id").copied().unwrap_or_default();
-            let parked = inspection.parked(id)?.ok_or_else(|| Error::stop(format!("nothing is parked under {id}; `parked list` shows what is")))?;
-            show(&parked);
+            let parked = inspection.parked(id)?.ok_or_else(|| unknown(id))?;
+            show(&parked, asked(&directory)?.get(&id).copied());
         }
         _ => leave(verb, matches, &inspection, &directory)?,
     }
     Ok(())
 }
 
-fn leave(
-    verb: &str,
-    matches: &ArgMatches,
-    inspection: &highwater_operators::checkpoint::embedded::Inspection,
-    directory: &std::path::Path,
-) -> Result {
+fn unknown(id: ParkedId) -> Error {
+    Error::stop(format!("nothing is parked under {id}; `parked list` shows what is"))
+}
+
+/// What was asked for and is not done yet, by record: the pipeline does it, or its next run.
+fn asked(directory: &Path) -> Result<BTreeMap<ParkedId, &'static str>> {
+    let by_id = |request| match request {
+        Request::Retry { id } => (id, "retry"),
+        Request::Drop { id } => (id, "drop"),
+    };
+    Ok(pending_requests(directory)?.into_iter().map(|(_, request)| by_id(request)).collect())
+}
+
+fn leave(verb: &str, matches: &ArgMatches, inspection: &Inspection, directory: &Path) -> Result {
     let ids: Vec<u64> = matches.get_many::<u64>("id").unwrap_or_default().copied().collect();
     let action = matches.get_one::<String>("action");
     let all = matches.get_flag("all");
@@ -92,53 +118,105 @@ fn leave(
         return Err(Error::stop(format!("say which: `parked {verb} ID..`, `parked {verb} --action NAME` or `parked {verb} --all`")));
     }
     let wanted = |head: &&ParkedHead| all || ids.contains(&head.id) || action.is_some_and(|action| head.action == *action);
-    let heads: Vec<&ParkedHead> = inspection.parked_heads().filter(wanted).collect();
-    if let Some(unknown) = ids.iter().find(|id| !heads.iter().any(|head| head.id == **id)) {
-        return Err(Error::stop(format!("nothing is parked under {unknown}; `parked list` shows what is")));
+    let mut heads: Vec<&ParkedHead> = inspection.parked_heads().filter(wanted).collect();
+    if let Some(id) = ids.iter().find(|id| !heads.iter().any(|head| head.id == **id)) {
+        return Err(unknown(*id));
     }
-    if verb == "retry"
-        && let Some(rejected) = heads.iter().find(|head| head.cause == Cause::Rejected)
-    {
-        return Err(Error::stop(format!(
-            "{} is no change and cannot be tried again; mend it in the source, where it is read as a new line, and drop it here",
-            rejected.id
-        )));
+    if verb == "retry" {
+        let is_rejected = |head: &&ParkedHead| head.cause == Cause::Rejected;
+        if let Some(rejected) = heads.iter().find(|head| is_rejected(head) && ids.contains(&head.id)) {
+            return Err(Error::stop(format!(
+                "record {} is a line that is no change, and cannot be tried again; append it mended to the source, and drop it \
+                 here with `parked drop {}`",
+                rejected.id, rejected.id
+            )));
+        }
+        let found = heads.len();
+        heads.retain(|head| !is_rejected(head));
+        if found > heads.len() {
+            println!("left out: {} that are no changes", counted((found - heads.len()) as u64, "line", "lines"));
+        }
+    }
+    if heads.is_empty() {
+        let of = action.filter(|_| !all).map(|action| format!(" for \"{action}\"")).unwrap_or_default();
+        println!("nothing to {verb}{of}; `parked list` shows what is parked");
+        return Ok(());
     }
     for head in &heads {
         let request = if verb == "retry" { Request::Retry { id: head.id } } else { Request::Drop { id: head.id } };
         leave_request(directory, request)?;
     }
-    println!("asked to {verb} {}; a running pipeline does it within a second, a stopped one when it is run next", heads.len());
+    let records = counted(heads.len() as u64, "record", "records");
+    println!("asked to {verb} {records}; a running pipeline does it within a second, a stopped one when it is run next");
     Ok(())
 }
 
-fn row(parked: &Parked) -> [String; 7] {
+const HEADER: [&str; 7] = ["id", "action", "cause", "change", "key", "attempts", "error"];
+
+fn row(parked: &Parked, asked: Option<&str>) -> [String; 7] {
     let change = &parked.change;
-    let error: String = parked.error.chars().take(80).collect();
+    // A line that is no change has no id and no key; where it stands, its error says.
+    let [id, key] = [change.id(), change.key()].map(|text| if parked.cause == Cause::Rejected { "-".to_owned() } else { shorten(text, 36) });
     [
         parked.id.to_string(),
-        parked.action.clone(),
-        format!("{:?}", parked.cause).to_lowercase(),
-        change.id().to_owned(),
-        change.key().to_owned(),
+        shorten(&parked.action, 24),
+        asked.map_or_else(|| cause(parked).to_owned(), |asked| format!("{}, {asked} asked", cause(parked))),
+        id,
+        key,
         parked.attempts.to_string(),
-        error,
+        parked.error.clone(),
     ]
 }
 
-fn show(parked: &Parked) {
+fn cause(parked: &Parked) -> &'static str {
+    match parked.cause {
+        Cause::Failed => "failed",
+        Cause::Panicked => "panicked",
+        Cause::Lookup => "lookup",
+        Cause::Rejected => "rejected",
+        Cause::Overflow => "overflow",
+        Cause::Held => "held",
+    }
+}
+
+/// What a cause means, and what becomes of the record.
+fn meaning(parked: &Parked) -> &'static str {
+    match parked.cause {
+        Cause::Failed => "the action failed, finally or as often as it may",
+        Cause::Panicked => "a closure of the pipeline panicked on it",
+        Cause::Lookup => "a lookup could not be answered",
+        Cause::Rejected => "the line is no change; append it mended to the source, and drop it here",
+        Cause::Overflow => "the action did not keep up; it is taken up again by itself",
+        Cause::Held => "an earlier change of its key is parked; it is taken up after that one",
+    }
+}
+
+fn show(parked: &Parked, asked: Option<&str>) {
     let change = &parked.change;
-    println!("id        {}", parked.id);
-    println!("action    {}", parked.action);
-    println!("cause     {}", format!("{:?}", parked.cause).to_lowercase());
-    println!("error     {}", parked.error);
-    println!("attempts  {}", parked.attempts);
-    println!("parked    {} ms since 1970", parked.parked_at_ms);
-    println!("change    {} {} in {:?}, key {}", change.operation().as_str(), change.id(), change.table(), change.key());
-    println!("position  {:?}", change.position());
+    println!("id        {}{}", parked.id, asked.map(|asked| format!(" (asked to {asked})")).unwrap_or_default());
+    println!("{}    {}", if parked.cause == Cause::Rejected { "source" } else { "action" }, parked.action);
+    println!("cause     {}: {}", cause(parked), meaning(parked));
+    if !parked.error.is_empty() {
+        println!("error     {}", parked.error);
+    }
+    let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(parked.parked_at_ms);
+    println!("parked    {}, after {}", humantime::format_rfc3339_seconds(at), counted(parked.attempts.into(), "attempt", "attempts"));
+    if parked.cause == Cause::Rejected {
+        // The line stands there as a JSON string.
+        let line = change.after().raw_json().unwrap_or_default();
+        println!("line      {}", serde_json::from_str::<String>(line).unwrap_or_else(|_| line.to_owned()));
+        return;
+    }
+    let table = if change.table().is_empty() { String::new() } else { format!(" in {}", change.table()) };
+    println!("change    {} {}{table}, key {}", change.operation().as_str(), change.id(), change.key());
+    let position = change.position();
+    println!("position  {}/{}/{} (partition, place, within)", position.partition, position.at, position.within);
     println!("before    {}", change.before().raw_json().unwrap_or("none"));
     println!("after     {}", change.after().raw_json().unwrap_or("none"));
     for found in change.attachments() {
-        println!("lookup    {} {:?}", found.stage(), change.found(found.stage()));
+        match found.failure() {
+            None => println!("lookup    {} {:?}", found.stage(), change.found(found.stage())),
+            Some(failure) => println!("lookup    {} failed: {failure}", found.stage()),
+        }
     }
 }
