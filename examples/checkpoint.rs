@@ -29,7 +29,8 @@ fn main() -> highwater::Exit {
     let exit = highwater::program("checkpoint")
         .about("What a crash reads again, and what it repeats")
         .prepare(|_| {
-            let line = |n| format!(r#"{{"id":{n},"op":"insert","key":"k-{}","after":{{"n":{n},"pad":"{:200}"}}}}"#, n % 1_000, "");
+            let line =
+                |n| format!(r#"{{"id":{n},"op":"insert","key":"k-{}","after":{{"n":{n},"pad":"{:200}"}}}}"#, n % 1_000, "");
             page::make(RECEIVED, "")?;
             Ok(page::make(INPUT, (1..=CHANGES).map(|n| line(n) + "\n").collect::<String>())?)
         })

@@ -28,7 +28,8 @@ fn main() -> highwater::Exit {
         .main_with(|flow, _| {
             let customer = Lookup::by("customer").from(Csv::file(CUSTOMERS).key("id"));
             // At most 100 keys at once; the first of them waits up to 20 ms for others.
-            let rate = Lookup::by("currency").from(load(rates)).batch(100, millis(20)).cache(Cache::entries(1_000).ttl(minutes(5)));
+            let rate =
+                Lookup::by("currency").from(load(rates)).batch(100, millis(20)).cache(Cache::entries(1_000).ttl(minutes(5)));
             flow.source(JsonLines::file(ORDERS))
                 .lookup("customer", customer)
                 .lookup("rate", rate)
@@ -38,7 +39,9 @@ fn main() -> highwater::Exit {
                         let customer = change.found("customer");
                         let [name, tier] = ["name", "tier"].map(|field| customer.str(field).unwrap_or("unknown".into()));
                         let (amount, rate) = (change.row().parse::<f64>("amount"), change.found("rate").parse::<f64>("euros"));
-                        let euros = amount.zip(rate).map_or("at no known rate".into(), |(amount, rate)| format!("{:.2} EUR", amount * rate));
+                        let euros = amount
+                            .zip(rate)
+                            .map_or("at no known rate".into(), |(amount, rate)| format!("{:.2} EUR", amount * rate));
                         println!("{} {} by {name} ({tier}): {euros}", change.operation().as_str(), change.key());
                         Ok(())
                     }),

@@ -31,14 +31,14 @@ fn main() -> highwater::Exit {
             let mended = args.mended;
             flow.source(JsonLines::file(INPUT))
                 .fan_out([
-                    action("release", run(move |change| book("release", change, mended))),
-                    action("hold", run(move |change| book("hold", change, mended))).hold(),
+                    action("release", run(move |change| async move { book("release", &change, mended) })),
+                    action("hold", run(move |change| async move { book("hold", &change, mended) })).hold(),
                 ])
                 .checkpoint(Checkpoint::every(millis(200)));
         })
 }
 
-async fn book(action: &str, change: Change, mended: bool) -> Result {
+fn book(action: &str, change: &Change, mended: bool) -> Result {
     let balance: i64 = change.after().parse("balance").unwrap_or_default();
     if balance < 0 && !mended {
         return Err(Error::park(format!("the balance of account {} is {balance}", change.key())));

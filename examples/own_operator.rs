@@ -21,7 +21,9 @@ fn main() -> highwater::Exit {
         .about("Passes on the last change of each key and epoch")
         .prepare(|_: &()| {
             let balances = [("a", 1), ("b", 5), ("a", 2), ("a", 3), ("c", 9), ("b", 6), ("a", 4), ("c", 8)];
-            let line = |(id, (key, balance))| format!("{{\"id\":{id},\"op\":\"update\",\"key\":\"{key}\",\"after\":{{\"balance\":{balance}}}}}\n");
+            let line = |(id, (key, balance))| {
+                format!("{{\"id\":{id},\"op\":\"update\",\"key\":\"{key}\",\"after\":{{\"balance\":{balance}}}}}\n")
+            };
             Ok(page::make(INPUT, (1..).zip(balances).map(line).collect::<String>())?)
         })
         .main_with(|flow, _| {

@@ -1,8 +1,8 @@
 //! A change that an action cannot do is parked: set aside whole, with its cause, for a person to decide.
 //!
-//! Of five orders one has no number for an amount and one makes the closure panic; three are printed. Then see
-//! `parked list` and `parked show 1`. What can be mended is tried again (`parked retry 1`, then a run with `--lenient`, which
-//! stands for the mended program), what cannot is given up (`parked drop 2`, done by the next run). Pass all these behind `--`.
+//! Of five orders one has no number for an amount and one makes the closure panic; three are printed. Then see `parked list` and
+//! `parked show ID`. What can be mended is tried again: `parked retry ID`, then a run with `--lenient`, which stands for the
+//! mended program. What cannot is given up: `parked drop ID`. The next run does both. (With cargo, all of this stands behind `--`.)
 
 use highwater::prelude::*;
 use highwater_examples::page;
@@ -38,7 +38,12 @@ fn main() -> highwater::Exit {
                             Some(amount) => amount,
                             None if lenient => 0.0,
                             // An error of kind `park` is final; `Error::retry`, or any `?`, is tried again first.
-                            None => return Err(Error::park(format!("the amount is \"{}\"", order.str("amount").unwrap_or_default()))),
+                            None => {
+                                return Err(Error::park(format!(
+                                    "the amount is \"{}\"",
+                                    order.str("amount").unwrap_or_default()
+                                )));
+                            }
                         };
                         let customer = order.str("customer").expect("every order has a customer");
                         println!("{} {customer} {amount:.2}", change.key());

@@ -18,10 +18,8 @@ struct Args {
 }
 
 fn main() -> highwater::Exit {
-    highwater::program("stdout")
-        .about("Prints a line per change")
-        .prepare(|_| Ok(page::make(INPUT, lines(1))?))
-        .main_with(|flow, args: &Args| {
+    highwater::program("stdout").about("Prints a line per change").prepare(|_| Ok(page::make(INPUT, lines(1))?)).main_with(
+        |flow, args: &Args| {
             let print = match args.json {
                 true => Stdout::json_lines(),
                 false => Stdout::lines(|change| {
@@ -29,7 +27,8 @@ fn main() -> highwater::Exit {
                 }),
             };
             flow.source(JsonLines::file(INPUT)).fan_out([action("print", print)]).checkpoint(Checkpoint::every(millis(200)));
-        })
+        },
+    )
 }
 
 /// The lamps of a street, switched at random; the same seed switches the same ones.
@@ -37,7 +36,8 @@ fn lines(seed: u64) -> String {
     let mut dice = Dice::new(seed);
     let line = |n| {
         let (lamp, state) = (dice.below(4), dice.pick(&["on", "off"]));
-        format!("{{\"id\":{n},\"table\":\"lamps\",\"op\":\"update\",\"key\":\"lamp-{lamp}\",\"ts\":{n},\"after\":{{\"state\":\"{state}\"}}}}\n")
+        let row = format!("{{\"state\":\"{state}\"}}");
+        format!("{{\"id\":{n},\"table\":\"lamps\",\"op\":\"update\",\"key\":\"lamp-{lamp}\",\"ts\":{n},\"after\":{row}}}\n")
     };
     (1..=20).map(line).collect()
 }

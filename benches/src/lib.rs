@@ -1,4 +1,5 @@
 //! What the benchmarks share.
 
 pub mod floor;
+pub mod job;
 pub mod measure;

@@ -5,7 +5,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 /// What a benchmark's `main` returns.
-pub type Outcome = Result<(), Box<dyn Error>>;
+pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// The middle of several measurements, or the mean of the two in the middle; 0 of none.
 pub fn median(measurements: &[f64]) -> f64 {

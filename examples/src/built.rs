@@ -55,23 +55,29 @@ impl Example {
         &self.folder
     }
 
-    /// Starts it, untouched by the settings of whoever runs the tests.
+    /// What starts it in its folder, untouched by the settings of whoever runs the tests.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HIGHWATER_")) {
+            command.env_remove(name);
+        }
+        command.args(arguments).current_dir(&self.folder).stdin(Stdio::null());
+        command
+    }
+
+    /// Starts it.
     ///
     /// # Panics
     ///
     /// If it cannot be started.
     pub fn start(&self, arguments: &[&str]) -> Running {
-        let mut command = Command::new(&self.program);
-        env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HIGHWATER_")).for_each(|(name, _)| {
-            command.env_remove(name);
-        });
         // To files, so that it never waits for a reader.
         let file = |what: &str| {
             let made = log_file(&self.folder, what);
             (File::create(&made).expect("the folder of a test can be written"), made)
         };
         let ((out, out_path), (err, err_path)) = (file("stdout"), file("stderr"));
-        let child = command.args(arguments).current_dir(&self.folder).stdin(Stdio::null()).stdout(out).stderr(err).spawn();
+        let child = self.command(arguments).stdout(out).stderr(err).spawn();
         let child = child.unwrap_or_else(|error| panic!("cannot start {}: {error}", self.program.display()));
         Running { child, printed: [out_path, err_path] }
     }
@@ -111,14 +117,14 @@ impl Example {
 }
 
 impl Running {
-    /// Sends it a signal, by name: `TERM`, `INT`.
+    /// Sends it a signal, by name: `TERM`, `INT`. One that has ended by itself is not waited for yet, and gets it in vain.
     ///
     /// # Panics
     ///
-    /// If `kill` cannot be run or finds no such process.
+    /// If `kill` cannot be run.
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
-        assert!(sent.expect("`kill` is on the machine").success(), "the process is not there any more");
+        assert!(sent.expect("`kill` is on the machine").success());
     }
 
     /// What it has said of itself up to now.
@@ -157,7 +163,8 @@ impl Running {
             assert!(started.elapsed() < DEADLINE, "it does not end\n{}", self.stderr());
             thread::sleep(Duration::from_millis(1));
         };
-        let [stdout, stderr] = self.printed.each_ref().map(|path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned());
+        let [stdout, stderr] =
+            self.printed.each_ref().map(|path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned());
         Printed { status, stdout, stderr }
     }
 }

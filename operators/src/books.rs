@@ -65,19 +65,27 @@ impl Books {
 
     /// The line of this name, made if it is new.
     pub fn line(&self, name: &str) -> Line {
-        let mut lines = self.0.lock();
-        let index = lines.names.iter().position(|known| known == name).unwrap_or_else(|| {
-            let start = lines.restored.get(name).copied().unwrap_or(0);
-            lines.names.push(name.to_owned());
-            lines.live.push(Arc::new(AtomicU64::new(start)));
-            lines.names.len() - 1
-        });
-        Line { id: index as LineId, live: lines.live[index].clone() }
+        self.0.lock().line(name)
     }
 
     /// States which lines must balance for an action. Every worker states the same.
-    pub fn account(&self, action: &str, account: Account) {
-        self.0.lock().accounts.insert(action.to_owned(), account);
+    ///
+    /// What the checkpoint has read without this action (it is new, or was away for a while) never reaches it: that gets a
+    /// line of its own, `before ACTION`, and ends there.
+    pub fn account(&self, action: &str, mut account: Account) {
+        let mut lines = self.0.lock();
+        if lines.accounts.contains_key(action) {
+            return;
+        }
+        let name = format!("before {action}");
+        let sum = |ids: &[LineId]| ids.iter().map(|id| lines.restored.get(&lines.names[*id as usize]).unwrap_or(&0)).sum::<u64>();
+        let known = lines.restored.get(&name).copied().unwrap_or(0);
+        let missed = sum(&account.read).saturating_sub(sum(&account.upstream) + sum(&account.own) + known);
+        if known + missed > 0 {
+            lines.restored.insert(name.clone(), known + missed);
+            account.upstream.push(lines.line(&name).id);
+        }
+        lines.accounts.insert(action.to_owned(), account);
     }
 
     /// All accounts by action.
@@ -111,6 +119,18 @@ impl Books {
     }
 }
 
+impl Lines {
+    fn line(&mut self, name: &str) -> Line {
+        let index = self.names.iter().position(|known| known == name).unwrap_or_else(|| {
+            let start = self.restored.get(name).copied().unwrap_or(0);
+            self.names.push(name.to_owned());
+            self.live.push(Arc::new(AtomicU64::new(start)));
+            self.names.len() - 1
+        });
+        Line { id: index as LineId, live: self.live[index].clone() }
+    }
+}
+
 impl Account {
     /// Whether the counts balance; if not, the sentence that says by how much.
     pub fn check(&self, action: &str, counts: &[u64]) -> Result<(), String> {
@@ -139,6 +159,9 @@ mod tests {
             ["read", "duplicate", "filtered", "delivered", "parked"].map(|name| books.line(name).id);
         let account = Account { read: vec![read], upstream: vec![duplicate], own: [filtered, delivered, parked] };
         assert_eq!(books.restored_counts(), [5, 0, 0, 0, 0]);
+        books.account("a", account.clone());
+        assert_eq!(books.accounts()["a"].upstream.len(), 2, "the five that were read before the action was there end on a line");
+        assert_eq!(books.accounts()["a"].check("a", &books.restored_counts()), Ok(()));
         assert_eq!(account.check("a", &[5, 1, 1, 2, 1]), Ok(()));
         assert!(account.check("a", &[5, 1, 1, 1, 1]).unwrap_err().ends_with("1 unaccounted for"));
     }

@@ -1,7 +1,9 @@
 //! The one exchange: every change goes to the worker of its key, where dedup, lookups and actions of the key live.
 
+use timely::container::CapacityContainerBuilder;
 use timely::dataflow::StreamVec;
-use timely::dataflow::operators::Exchange;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::Operator;
 
 use crate::change::Change;
 use crate::position::Epoch;
@@ -19,6 +21,14 @@ pub trait ExchangeByKey {
 
 impl ExchangeByKey for StreamVec<'_, Epoch, Change> {
     fn exchange_by_key(self) -> Self {
-        self.exchange(|change: &Change| shard(change.key_hash()))
+        let by_key = Exchange::new(|change: &Change| shard(change.key_hash()));
+        // Not timely's own exchange. That one, like everything that uses `for_each_stamp`, sorts what has come by time with a
+        // sort that is not stable: of more than twenty batches of one epoch a later one may come first. Here and in every
+        // other operator that changes pass, `for_each` takes them as they come.
+        self.unary::<CapacityContainerBuilder<Vec<Change>>, _, _, _>(by_key, "Exchange", |_, _| {
+            move |input, output| {
+                input.for_each(|capability, batch| output.session(&capability).give_container(batch));
+            }
+        })
     }
 }

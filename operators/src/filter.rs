@@ -81,7 +81,8 @@ impl<'s> FilterExt<'s> for StreamVec<'s, Epoch, Change> {
                 let mut passed_handle = passed_out.activate();
                 let mut reports_handle = reports_out.activate();
                 let mut condition = condition.borrow_mut();
-                input.for_each_stamp(|capability, batches| {
+                input.for_each(|capability, batch| {
+                    let batches = std::slice::from_mut(batch).iter_mut();
                     let mut session = passed_handle.session(&capability);
                     let mut dropped = 0;
                     for batch in batches {

@@ -31,7 +31,8 @@ impl<'s> MeterExt<'s> for StreamVec<'s, Epoch, Change> {
         let process = process.clone();
         self.unary::<CapacityContainerBuilder<Vec<Change>>, _, _, _>(Pipeline, "Leave", move |_, _| {
             move |input, output| {
-                input.for_each_stamp(|capability, batches| {
+                input.for_each(|capability, batch| {
+                    let batches = std::slice::from_mut(batch).iter_mut();
                     let mut session = output.session(&capability);
                     for batch in batches {
                         process.in_flight.give_back(batch.len() as u64 * fan);
@@ -56,7 +57,8 @@ impl<'s> MeterExt<'s> for StreamVec<'s, Epoch, Change> {
             move |_frontiers| {
                 let mut changes_handle = changes_out.activate();
                 let mut reports_handle = reports_out.activate();
-                input.for_each_stamp(|capability, batches| {
+                input.for_each(|capability, batch| {
+                    let batches = std::slice::from_mut(batch).iter_mut();
                     let mut session = changes_handle.session(&capability);
                     let mut n = 0;
                     for batch in batches {

@@ -88,6 +88,7 @@ pub struct Process {
     stopping: AtomicBool,
     saved_epoch: AtomicU64,
     backlog: AtomicUsize,
+    taken_up: AtomicUsize,
     commands: Mutex<HashMap<(String, usize), Post<Command>>>,
     asks: Mutex<HashMap<String, Asks>>,
     permits: Mutex<HashMap<String, Arc<Semaphore>>>,
@@ -100,6 +101,8 @@ pub struct Heritage {
     pub mark: BTreeMap<u32, ResumeToken>,
     /// Number and epoch of the last save.
     pub last_save: (u64, Epoch),
+    /// Whether all sources had ended at the last save.
+    pub ended: bool,
     /// Live operator state, released once all workers are built.
     state: Mutex<Arc<Vec<(u64, StateSegment)>>>,
     /// Outcomes above the mark, by action.
@@ -145,6 +148,7 @@ impl Heritage {
         Heritage {
             mark: checkpoint.mark,
             last_save: (checkpoint.number, checkpoint.epoch),
+            ended: checkpoint.ended,
             state: Mutex::new(Arc::new(std::mem::take(&mut restored.state))),
             ledger: ledger
                 .into_iter()
@@ -209,6 +213,7 @@ impl Process {
             stopping: AtomicBool::new(false),
             saved_epoch: AtomicU64::new(saved),
             backlog: AtomicUsize::new(0),
+            taken_up: AtomicUsize::new(0),
             commands: Mutex::new(HashMap::new()),
             asks: Mutex::new(HashMap::new()),
             permits: Mutex::new(HashMap::new()),
@@ -271,9 +276,25 @@ impl Process {
         }
     }
 
-    /// Whether parked changes are being taken up again.
-    pub fn has_backlog(&self) -> bool {
-        self.backlog.load(Ordering::Acquire) > 0
+    /// Parked changes are at their actions; they hold no epoch open, and no end of the run must cut their calls off.
+    pub(crate) fn taken_up(&self) {
+        self.taken_up.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A parked change has left its action.
+    pub(crate) fn put_down(&self) {
+        if self.taken_up.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.clock.wake_all();
+        }
+    }
+
+    /// Whether sources that have read all may end. While changes are under way they may not: an action may set one aside for
+    /// lack of room, and would have to take it up again after the end.
+    pub fn may_end(&self) -> bool {
+        if self.taken_up.load(Ordering::Acquire) > 0 {
+            return false;
+        }
+        self.is_stopping() || (self.in_flight.units() == 0 && self.backlog.load(Ordering::Acquire) == 0)
     }
 
     /// Registers where commands for an action's keys on one worker go.

@@ -120,20 +120,24 @@ impl Plan {
         if checkpoints > 1 {
             problems.push(format!("there are {checkpoints} checkpoints; join the fan-outs with .and(..) and end with one"));
         }
-        for (index, node) in of(Kind::Source) {
-            let reached = self.downstream(index);
-            let reaches = |kind| reached.iter().any(|node| self.nodes[*node].kind == kind);
-            if reaches(Kind::Leave) {
+        let reaches = |from: usize, kind| self.downstream(from).iter().any(|node| self.nodes[*node].kind == kind);
+        for (index, node) in of(Kind::Source).chain(of(Kind::ComeIn)) {
+            if reaches(index, Kind::Leave) {
                 continue;
             }
-            if !reaches(Kind::Action) {
-                problems.push(format!("source \"{}\" ({}) reaches no action; add .fan_out([..])", node.name, node.detail));
-            } else if !reaches(Kind::Checkpoint) {
-                problems.push(format!(
-                    "source \"{}\" ({}) reaches no checkpoint; end its fan-out with .checkpoint(Checkpoint::every(..))",
-                    node.name, node.detail
-                ));
+            let place = if node.detail.is_empty() { String::new() } else { format!(" ({})", node.detail) };
+            let what = format!("{} \"{}\"{place}", node.kind.word(), node.name);
+            if !reaches(index, Kind::Action) {
+                problems.push(format!("{what} reaches no action; add .fan_out([..])"));
+            } else if checkpoints == 0 {
+                problems.push(format!("{what} reaches no checkpoint; end its fan-out with .checkpoint(Checkpoint::every(..))"));
             }
+        }
+        if checkpoints == 0 && problems.is_empty() {
+            problems.push("there is no checkpoint; end a fan-out with .checkpoint(Checkpoint::every(..))".to_owned());
+        }
+        for (_, node) in of(Kind::Action).filter(|(index, _)| checkpoints > 0 && !reaches(*index, Kind::Checkpoint)) {
+            problems.push(format!("action \"{}\" reaches no checkpoint; join its fan-out to the other with .and(..)", node.name));
         }
         let mut names = BTreeSet::new();
         for (_, node) in of(Kind::Action) {
@@ -186,9 +190,11 @@ impl Plan {
 
 impl Node {
     fn title(&self) -> String {
-        match self.kind.word().starts_with(self.name.as_str()) {
-            true => self.kind.word().to_owned(),
-            false => format!("{} {}", self.kind.word(), self.name),
+        let word = self.kind.word();
+        // The usual name of a stream is in its word already.
+        match word == self.name || word.starts_with(&format!("{} ", self.name)) {
+            true => word.to_owned(),
+            false => format!("{word} {}", self.name),
         }
     }
 }

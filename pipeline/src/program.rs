@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use highwater_operators::checkpoint::embedded::EmbeddedStore;
 use highwater_operators::{Error, Result};
 
-use crate::commands;
+use crate::commands::{self, say};
 use crate::flow::{Built, Flow};
 use crate::run::{self, Build, Control};
 use crate::settings::{ReportKind, Settings};
@@ -130,7 +130,7 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
             .after_help(example)
             .args_conflicts_with_subcommands(true)
             .subcommand(with_settings("run", "Runs the pipeline (the default)"))
-            .subcommand(with_settings("check", "Says what is wrong with the pipeline; runs nothing"))
+            .subcommand(with_settings("check", "Says what is wrong with the pipeline, all of it at once; reads and writes no change"))
             .subcommand(with_settings("graph", "Prints the shape of the pipeline").arg(
                 clap::Arg::new("dot").long("dot").action(clap::ArgAction::SetTrue).help("Print it in the language of Graphviz"),
             ))
@@ -170,18 +170,23 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
         if data.is_file() {
             return Err(Error::stop(format!("{} is a file; --data names the directory where state is kept", data.display())));
         }
+        let problems = run::plan(build)?.problems;
+        if !problems.is_empty() {
+            problems.iter().for_each(|problem| eprintln!("problem: {problem}"));
+            return Ok(Exit(2));
+        }
         let control = Control::with_signals();
         let report = run::run(&self.name, settings, build, &control)?;
         match settings.report {
-            ReportKind::Json => println!("{}", report.json()),
+            ReportKind::Json => say!("{}", report.json()),
             ReportKind::Table => {
                 if report.ended && report.read_now == 0 && report.resumed_from.is_some() {
-                    println!("everything was done already: nothing was read\n");
+                    say!("everything was done already: nothing was read\n");
                 } else if !report.ended {
-                    println!("ended before the end of the input; the next run continues\n");
+                    say!("ended before the end of the input; the next run continues\n");
                 }
-                println!("{}", report.table());
-                println!("state in {}", data.display());
+                say!("{}", report.table());
+                say!("state in {}", data.display());
                 // The journal is read only if there can be something to tell of.
                 if report.rejected > 0 || report.actions.values().any(|books| books.parked > books.dropped) {
                     self.tell_parked(settings, &data);
@@ -198,7 +203,7 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
         if parked > 0 {
             let is = commands::counted(parked, "change or line is", "changes or lines are");
             let at = if settings.data.is_some() { format!(" --data {}", data.display()) } else { String::new() };
-            println!("{is} parked: `{} parked list{at}` says why", self.name);
+            say!("{is} parked: `{} parked list{at}` says why", self.name);
         }
     }
 }

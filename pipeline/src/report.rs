@@ -152,13 +152,16 @@ impl Report {
             }
         }
         let lookups = self.cache.hits + self.cache.misses;
-        let hit_rate = if lookups == 0 { "no lookups".to_owned() } else { format!("{:.1} %", 100.0 * self.cache.hits as f64 / lookups as f64) };
+        let hit_rate = match lookups {
+            0 => String::new(),
+            _ => format!("   hit rate {:.1} %", 100.0 * self.cache.hits as f64 / lookups as f64),
+        };
         let resumed = match self.resumed_from {
             None => "new".to_owned(),
             Some(done) => format!("resumed after {}", count(done)),
         };
         format!(
-            "{actions}\n{} changes/s ({} changes in {:.2} s)   run {} ({resumed})   replayed {}   saves {}   hit rate {hit_rate}",
+            "{actions}\n{} changes/s ({} changes in {:.2} s)   run {} ({resumed})   replayed {}   saves {}{hit_rate}",
             count(self.events_per_second as u64),
             count(self.read_now),
             self.seconds,
@@ -172,10 +175,10 @@ impl Report {
 impl ActionBooks {
     fn new(live: &BTreeMap<String, u64>, process: &Process, account: &Account, (delivered_later, dropped): (u64, u64)) -> Self {
         let line = |id: &u16| live.get(&process.books.name(*id)).copied().unwrap_or(0);
-        let read: u64 = account.read.iter().map(line).sum();
         let upstream = |what: &str| -> u64 {
             account.upstream.iter().filter(|id| process.books.name(**id).starts_with(what)).map(line).sum()
         };
+        let read = account.read.iter().map(line).sum::<u64>() - upstream("before ");
         let (duplicate, rejected) = (upstream("duplicate "), upstream("rejected "));
         let [filtered, delivered, parked] = account.own.each_ref().map(line);
         let filtered = filtered + upstream("filtered ");

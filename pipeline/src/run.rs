@@ -71,8 +71,11 @@ pub fn run(name: &str, settings: &Settings, build: &Build, control: &Control) ->
     control.attach(&process, runtime.handle());
     let cadence = cadence(settings, &plan);
     let running = Arc::new(Running { process: process.clone(), plan, partitions: opened.partitions.clone(), cadence });
+    // Before the workers start: one that has nothing to read would be done at once.
+    let asked = requests::are_pending(&opened);
+    process.add_backlog(asked.into());
     let workers = start_workers(&process, build.clone(), running)?;
-    let ended = watch(&process, settings, &opened, &workers);
+    let ended = watch(&process, settings, &opened, &workers, asked);
     let joined = workers.guards.join();
     process.keeper.close();
     process.sink_writer.close();
@@ -99,6 +102,8 @@ struct Workers {
     guards: timely::communication::WorkerGuards<()>,
     /// Each worker holds a sender, and nothing is ever sent: the channel closes when the last has ended.
     ended: Receiver<()>,
+    /// How many have built their dataflow.
+    built: Arc<AtomicUsize>,
 }
 
 fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) -> Result<Workers> {
@@ -108,6 +113,7 @@ fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) ->
     let (at_work, ended) = bounded(0);
     let at_work: Mutex<Vec<Sender<()>>> = Mutex::new(vec![at_work; count]);
     let (process, built) = (process.clone(), Arc::new(AtomicUsize::new(0)));
+    let all_built = built.clone();
     // Idle workers park at once: on shared cores a spinning worker takes the time of those that have work.
     let worker_config = WorkerConfig::default().idle_spin(Duration::ZERO);
     let guards = timely::execute::execute_from(allocators, others, worker_config, move |worker| {
@@ -142,16 +148,22 @@ fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) ->
         }
     })
     .map_err(Error::stop)?;
-    Ok(Workers { guards, ended })
+    Ok(Workers { guards, ended, built: all_built })
 }
 
 /// Waits for the end: draws progress, passes requests on, bounds the drain. Returns whether all was finished.
-fn watch(process: &Arc<Process>, settings: &Settings, opened: &Opened, workers: &Workers) -> bool {
+fn watch(process: &Arc<Process>, settings: &Settings, opened: &Opened, workers: &Workers, mut asked: bool) -> bool {
     let bar = progress::Progress::start(process, settings, opened);
     let mut stopping_since = None;
     let mut ticks = 0u32;
-    requests::pass_on(process, opened);
-    while workers.ended.recv_timeout(Duration::from_millis(50)) == Err(RecvTimeoutError::Timeout) {
+    let tick = |asked| Duration::from_millis(if asked { 1 } else { 50 });
+    while workers.ended.recv_timeout(tick(asked)) == Err(RecvTimeoutError::Timeout) {
+        // Commands reach a worker once it has built its dataflow.
+        if asked && workers.built.load(Ordering::Acquire) == process.limits.workers {
+            requests::pass_on(process, opened);
+            process.settle_backlog(1);
+            asked = false;
+        }
         if ticks % 20 == 19 {
             requests::pass_on(process, opened);
         }

@@ -115,7 +115,13 @@ impl CutBackSink for JsonLinesFiles {
 
 fn cut(path: &Path, length: u64) -> Result {
     let stop = |error: io::Error| Error::stop(error.to_string());
-    let file = OpenOptions::new().write(true).open(path).map_err(stop)?;
+    let file = OpenOptions::new().write(true).open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::stop(
+            "it is not there, but the checkpoint continues it; give the old place of the output back, or start again with a new \
+             data directory and a new place",
+        ),
+        _ => stop(error),
+    })?;
     let found = file.metadata().map_err(stop)?.len();
     if found < length {
         return Err(Error::stop(format!(

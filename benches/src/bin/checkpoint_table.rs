@@ -1,19 +1,18 @@
 //! The table the project exists for: what a checkpoint costs by its batch size, and what a kill costs.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
 use comfy_table::Table;
-use highwater_benches::measure::{Outcome, built_beside, median, range, thousands};
-use highwater_examples::orders::{InputSpec, Orders, Report};
+use highwater_benches::job::Job;
+use highwater_benches::measure::{Outcome, median, range, thousands};
+use highwater_examples::orders::{Orders, Report};
 
 /// Runs the main example at several checkpoint batch sizes, whole and killed half-way, and prints what each costs.
 #[derive(Parser)]
 struct Flags {
-    /// The built main example. Default: the one built beside this program
-    #[arg(long)]
-    orders: Option<PathBuf>,
+    #[command(flatten)]
+    job: Job,
     /// Checkpoint batch sizes to compare
     #[arg(long, value_delimiter = ',', default_value = "1,10,100,1000")]
     sizes: Vec<u64>,
@@ -23,24 +22,6 @@ struct Flags {
     /// Runs killed half-way and resumed, at each size
     #[arg(long, default_value_t = 3)]
     kills: u32,
-    /// Lines of input
-    #[arg(long, default_value_t = 1_000_000)]
-    events: u64,
-    /// Customers that can be looked up
-    #[arg(long, default_value_t = 10_000)]
-    customers_count: u64,
-    /// Share of the lines that are duplicates
-    #[arg(long, default_value_t = 0.1)]
-    duplicates: f64,
-    /// Seed of the input
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Workers of the main example. Default: its own choice
-    #[arg(long)]
-    workers: Option<usize>,
-    /// Where a folder for input and output is made, and removed at the end. Default: the system's temporary folder
-    #[arg(long)]
-    folder: Option<PathBuf>,
 }
 
 /// What is measured at one batch size.
@@ -112,13 +93,8 @@ impl Size {
 
 fn main() -> Outcome {
     let flags = Flags::parse();
-    let program = flags.orders.clone().map_or_else(|| built_beside("examples/orders"), Ok)?;
-    let parent = flags.folder.clone().unwrap_or_else(std::env::temp_dir);
-    let folder = tempfile::Builder::new().prefix("checkpoint-table-").tempdir_in(parent)?;
-    let Flags { events, customers_count: customers, duplicates, seed, .. } = flags;
-    let orders = Orders::new(program, folder.path(), InputSpec { events, customers, duplicates, seed });
-    eprintln!("making {} lines of input", thousands(events as f64));
-    orders.make_input()?;
+    let (_folder, orders) = flags.job.prepare("checkpoint-table-")?;
+    let events = flags.job.events;
 
     let mut sizes: Vec<Size> = flags.sizes.iter().copied().map(Size::new).collect();
     for repetition in 0..flags.repetitions {
@@ -126,12 +102,12 @@ fn main() -> Outcome {
         let forward = repetition % 2 == 0;
         for place in 0..sizes.len() {
             let place = if forward { place } else { sizes.len() - 1 - place };
-            sizes[place].run_whole(&orders, flags.workers)?;
+            sizes[place].run_whole(&orders, flags.job.workers)?;
         }
     }
     for size in &mut sizes {
         for _ in 0..flags.kills {
-            size.run_killed(&orders, flags.workers)?;
+            size.run_killed(&orders, flags.job.workers)?;
         }
     }
 

@@ -1,43 +1,25 @@
 //! The main example against the floor: the same input, the same files written, in turns, in the same minutes.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use clap::Parser;
 use comfy_table::Table;
+use highwater_benches::job::Job;
 use highwater_benches::measure::{Outcome, built_beside, median, range, thousands};
-use highwater_examples::orders::{Ended, InputSpec, Orders, Run};
+use highwater_examples::orders::{Ended, Orders, Run};
 
 /// Runs the bare loop and the main example in turns on one input and prints the medians.
 #[derive(Parser)]
 struct Flags {
-    /// The built main example. Default: the one built beside this program
-    #[arg(long)]
-    orders: Option<PathBuf>,
+    #[command(flatten)]
+    job: Job,
     /// How often each is run
     #[arg(long, default_value_t = 5)]
     repetitions: u32,
-    /// Lines of input
-    #[arg(long, default_value_t = 1_000_000)]
-    events: u64,
-    /// Customers that can be looked up
-    #[arg(long, default_value_t = 10_000)]
-    customers_count: u64,
-    /// Share of the lines that are duplicates
-    #[arg(long, default_value_t = 0.1)]
-    duplicates: f64,
-    /// Seed of the input
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-    /// Workers of the main example. Default: its own choice
-    #[arg(long)]
-    workers: Option<usize>,
     /// Checkpoint batch size of the main example. Default: its own choice
     #[arg(long)]
     checkpoint_batch_size: Option<u64>,
-    /// Where a folder for input and output is made, and removed at the end. Default: the system's temporary folder
-    #[arg(long)]
-    folder: Option<PathBuf>,
 }
 
 /// What is measured of one program.
@@ -57,13 +39,8 @@ impl Measured {
 fn main() -> Outcome {
     let flags = Flags::parse();
     let floor = built_beside("floor")?;
-    let program = flags.orders.clone().map_or_else(|| built_beside("examples/orders"), Ok)?;
-    let parent = flags.folder.clone().unwrap_or_else(std::env::temp_dir);
-    let folder = tempfile::Builder::new().prefix("orders-speed-").tempdir_in(parent)?;
-    let Flags { events, customers_count: customers, duplicates, seed, .. } = flags;
-    let orders = Orders::new(program, folder.path(), InputSpec { events, customers, duplicates, seed });
-    eprintln!("making {} lines of input", thousands(events as f64));
-    orders.make_input()?;
+    let (folder, orders) = flags.job.prepare("orders-speed-")?;
+    let events = flags.job.events;
 
     let (mut floors, mut pipelines) = (Measured::default(), Measured::default());
     let mut reported = Vec::new();
@@ -76,7 +53,7 @@ fn main() -> Outcome {
                 eprintln!("{repetition}: floor {:.2} s", ended.seconds);
                 floors.add(&ended);
             } else {
-                let ended = orders.start(flags.workers, flags.checkpoint_batch_size)?.wait()?;
+                let ended = orders.start(flags.job.workers, flags.checkpoint_batch_size)?.wait()?;
                 let report = ended.report()?;
                 eprintln!(
                     "{repetition}: orders {:.2} s, {} changes/s by its report",

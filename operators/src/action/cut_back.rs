@@ -276,7 +276,8 @@ pub(crate) fn write<'s>(
                 standing = None;
                 return;
             }
-            input.for_each_stamp(|capability, batches| {
+            input.for_each(|capability, batch| {
+                let batches = std::slice::from_mut(batch).iter_mut();
                 let Some(capability) = capability.retain_least(out.output_index()) else { return };
                 let epoch = *capability.time();
                 let slot = open.entry(epoch).or_insert_with(|| Open::new(capability));

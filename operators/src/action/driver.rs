@@ -144,8 +144,10 @@ impl Driver {
                 Ok(Err(panic)) if jobs.len() == 1 => vec![Ok(Err(panic))],
                 Ok(Err(_)) => {
                     drop(permit);
+                    self.settle(std::mem::take(&mut finished));
                     for job in jobs {
-                        finished.extend(Box::pin(self.batch(vec![job])).await);
+                        let alone = Box::pin(self.batch(vec![job])).await;
+                        self.settle(alone);
                     }
                     return finished;
                 }
@@ -167,6 +169,8 @@ impl Driver {
             if again.is_empty() {
                 return finished;
             }
+            // Before the others are tried again: who waits for permits must hold none, or two batches wait for each other.
+            self.settle(std::mem::take(&mut finished));
             self.wait(&mut again).await;
             jobs = again;
         }
@@ -174,7 +178,12 @@ impl Driver {
 
     async fn permit(&self, calls: usize) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed; without a permit the call would only be less bounded.
-        self.permits.clone().acquire_many_owned(calls as u32).await.ok()
+        let permit = self.permits.clone().acquire_many_owned(calls as u32).await.ok();
+        if self.process.halt.is_halted() {
+            // Nobody would note what is called now. The task ends with the process.
+            std::future::pending::<()>().await;
+        }
+        permit
     }
 
     /// What an attempt means: the end of the job, or `None` to try again.
@@ -216,7 +225,7 @@ impl Driver {
 
     /// Gets outcomes noted, and tells the worker once they are durable.
     fn settle(&self, finished: Vec<Finished>) {
-        if self.process.halt.passes("action.answered") {
+        if finished.is_empty() || self.process.halt.passes("action.answered") {
             return;
         }
         let mut drafts = Drafts::default();

@@ -157,7 +157,8 @@ pub(crate) fn deliver<'s>(
             if process.halt.is_halted() {
                 return;
             }
-            input.for_each_stamp(|capability, batches| {
+            input.for_each(|capability, batch| {
+                let batches = std::slice::from_mut(batch).iter_mut();
                 let Some(capability) = capability.retain_least(out.output_index()) else { return };
                 desk.arrive(capability, batches);
             });
@@ -255,11 +256,10 @@ impl Desk {
         let epoch = *capability.time();
         let slot = self.open.entry(epoch).or_insert_with(|| Open::new(capability));
         let mut arrived = Vec::new();
-        let mut drafts = Vec::new();
         let (mut filtered, mut delivered, mut parked) = (0, 0, 0);
         for batch in batches {
             self.gate.judge(batch, |change, verdict| match verdict {
-                Verdict::Deliver(hash) => arrived.push((change, hash)),
+                Verdict::Deliver(hash) => arrived.push((change, hash, None)),
                 Verdict::Filtered => filtered += 1,
                 Verdict::Met(hash, outcome) => {
                     match outcome {
@@ -268,21 +268,26 @@ impl Desk {
                     }
                     slot.met.push(Report::Met { action: self.number, change: hash, position: change.position() });
                 }
-                Verdict::Park(hash, cause, error) => drafts.push((change, hash, cause, error)),
+                Verdict::Park(hash, cause, error) => arrived.push((change, hash, Some((cause, error)))),
             });
         }
         slot.filtered += filtered;
         slot.delivered += delivered;
         slot.parked += parked;
-        slot.pending += arrived.len() + drafts.len();
+        slot.pending += arrived.len();
         self.live(delivered, filtered, parked);
         self.process.in_flight.give_back(filtered + delivered + parked);
-        if self.spec.hold {
-            drafts.iter().for_each(|(change, ..)| self.spill.hold(change.key_hash()));
-        }
-        let mut aside: Vec<_> = drafts.into_iter().map(|(change, hash, cause, error)| (change, hash, cause, error, false)).collect();
-        for (change, hash) in arrived {
+        let mut aside = Vec::new();
+        for (change, hash, parks) in arrived {
             let key = change.key_hash();
+            if let Some((cause, error)) = parks {
+                // In its turn, for only what comes after it is held behind it.
+                if self.spec.hold {
+                    self.spill.hold(key);
+                }
+                aside.push((change, hash, cause, error, false));
+                continue;
+            }
             // Never set aside while an earlier change of the key is at the desk without an outcome: after a crash the record
             // would stand before the earlier change. Such a change waits, and goes aside when its turn comes (`answered`).
             let full = self.is_full() && !self.keys.is_busy(key);
@@ -339,10 +344,12 @@ impl Desk {
                 let slot = self.open.get_mut(&epoch).expect("an epoch with records on their way is open");
                 slot.pending -= waiting.len();
                 slot.parked += waiting.len() as u64;
-                self.live(0, 0, waiting.len() as u64);
-                self.process.in_flight.give_back(waiting.len() as u64);
+                let all = waiting.len() as u64;
+                self.live(0, 0, all);
                 let in_line = waiting.into_iter().filter(|waiting| waiting.id != 0 && self.spill.stored(*waiting)).count();
+                // Before the room is given back: a source that finds neither may end.
                 self.process.add_backlog(in_line);
+                self.process.in_flight.give_back(all);
             }
             Mail::Taken(asked, found) => {
                 self.taking_up = false;
@@ -372,6 +379,7 @@ impl Desk {
 
     fn enter_parked(&mut self, parked: Parked) {
         let key = parked.change.key_hash();
+        self.process.taken_up();
         self.enter(Task { change: parked.change, epoch: 0, key, hash: parked.hash, resolves: Some(parked.id) });
     }
 
@@ -401,10 +409,11 @@ impl Desk {
             }
             Some(id) => {
                 self.in_hand.remove(&id);
-                self.process.settle_backlog(1);
                 if delivered {
                     self.process.add_backlog(self.spill.release(task.key));
                 }
+                self.process.settle_backlog(1);
+                self.process.put_down();
             }
         }
         if !delivered && self.spec.hold {
@@ -450,6 +459,7 @@ impl Desk {
                 Some(id) => {
                     self.spill.back(Waiting { id, key });
                     self.process.settle_backlog(1);
+                    self.process.put_down();
                 }
                 None => {
                     self.spill.leads(key);

@@ -43,6 +43,11 @@ pub enum Kind {
 }
 
 /// What can be made an action: an [`Action`], a [`BatchAction`] or a [`CutBackSink`]. `M` only tells the three apart.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no action",
+    label = "not an action",
+    note = "an action is `run(|change| async move {{ ..; Ok(()) }})`, `batch(|changes| async move {{ .. }})` with a result for each, a sink such as `JsonLines::append(..)`, or a type of your own that implements `Action` or `BatchAction`"
+)]
 pub trait IntoAction<M> {
     /// The way in which it is carried out.
     fn into_kind(self) -> Kind;

@@ -4,7 +4,7 @@
 //! stand behind a parked change of their key in an action that holds keys (taken up when that change is settled). As long
 //! as one record of a key waits, every later change of the key must go behind it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use hashbrown::HashMap;
 
@@ -22,8 +22,9 @@ pub(crate) struct Waiting {
 pub(crate) struct Spill {
     /// To be taken up again, in order.
     line: VecDeque<Waiting>,
-    /// By held key, what waits behind its parked change.
-    held: HashMap<u64, VecDeque<Waiting>>,
+    /// By held key, what waits behind its parked change: in the order of ids, which is that in which it was set aside. Some
+    /// of it comes back from the line when later changes of the key stand here already.
+    held: HashMap<u64, BTreeSet<ParkedId>>,
     /// By key, how many records wait or are on their way to the store.
     keys: HashMap<u64, usize>,
 }
@@ -62,7 +63,7 @@ impl Spill {
     pub(crate) fn stored(&mut self, waiting: Waiting) -> bool {
         match self.held.get_mut(&waiting.key) {
             Some(behind) => {
-                behind.push_back(waiting);
+                behind.insert(waiting.id);
                 false
             }
             None => {
@@ -95,13 +96,13 @@ impl Spill {
     /// A record that had been taken up goes back behind its held key.
     pub(crate) fn back(&mut self, waiting: Waiting) {
         self.leads(waiting.key);
-        self.held.entry(waiting.key).or_default().push_back(waiting);
+        self.held.entry(waiting.key).or_default().insert(waiting.id);
     }
 
     /// The parked change of this key is settled: what waited behind it joins the line. Returns how many.
     pub(crate) fn release(&mut self, key: u64) -> usize {
         let behind = self.held.remove(&key).unwrap_or_default();
-        self.line.extend(behind.iter().copied());
+        self.line.extend(behind.iter().map(|id| Waiting { id: *id, key }));
         behind.len()
     }
 

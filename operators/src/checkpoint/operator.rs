@@ -72,7 +72,8 @@ pub fn checkpoint<'s>(reports: StreamVec<'s, Epoch, Report>, process: &Arc<Proce
                 return false;
             };
             // STEP 1: reports wait under their epoch, and hold no capability: the frontier alone says when they count.
-            input.for_each_stamp(|capability, batches| {
+            input.for_each(|capability, batch| {
+                let batches = std::slice::from_mut(batch).iter_mut();
                 let Some(epoch) = capability.least().copied() else { return };
                 for report in batches.flat_map(|batch| batch.drain(..)) {
                     desk.open.entry(epoch).or_default().take(report);
@@ -161,6 +162,8 @@ struct Desk {
     read_saving: u64,
     read_saved: u64,
     saving: bool,
+    /// Whether the last save says that all sources had ended.
+    end_is_saved: bool,
     number: u64,
     /// Epoch and number of this run's saves, as far as state of their epochs is alive.
     numbers: VecDeque<(Epoch, u64)>,
@@ -197,6 +200,7 @@ impl Desk {
             read_saving: read,
             read_saved: read,
             saving: false,
+            end_is_saved: process.heritage.ended,
             number,
             numbers: VecDeque::new(),
             began: Instant::now(),
@@ -257,6 +261,8 @@ impl Desk {
     /// STEP 4: begins a save if one is due. What has come since the one before is merged into it: all values are absolute,
     /// and state waits in `state` until a save takes it.
     fn begin(&mut self, frontier: Option<Epoch>) -> Next {
+        let at_end = frontier.is_none() && !self.process.is_stopping();
+        self.dirty |= at_end && !self.end_is_saved;
         if self.saving || !self.dirty {
             return Next::Nothing;
         }
@@ -282,8 +288,9 @@ impl Desk {
             state: state.into_iter().map(|(operator, bytes)| StateSegment { operator, bytes: bytes.into() }).collect(),
             state_from: self.state_from(),
             forgotten: std::mem::take(&mut self.met),
-            ended: frontier.is_none() && !self.process.is_stopping(),
+            ended: at_end,
         };
+        self.end_is_saved = at_end;
         self.saver.save(save, std::mem::take(&mut self.ended));
         Next::Nothing
     }

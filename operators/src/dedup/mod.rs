@@ -90,7 +90,8 @@ impl<'s> DedupExt<'s> for StreamVec<'s, Epoch, Change> {
             move |_frontiers| {
                 let mut passed_handle = passed_out.activate();
                 let mut reports_handle = reports_out.activate();
-                input.for_each_stamp(|capability, batches| {
+                input.for_each(|capability, batch| {
+                    let batches = std::slice::from_mut(batch).iter_mut();
                     let Some(epoch) = capability.least().copied() else { return };
                     let mut session = passed_handle.session(&capability);
                     let mut state = Vec::new();
@@ -124,9 +125,18 @@ impl<'s> DedupExt<'s> for StreamVec<'s, Epoch, Change> {
 
 struct Memory {
     seen: SeenSet,
-    /// Changes with an outcome above the mark, or parked, that have not been read again yet. They were seen first where
-    /// they stand: a copy read before them after a restart must not pass in their place.
-    settled: HashMap<ChangeHash, Position>,
+    /// Where changes stand that have an outcome above the mark, or are parked. They have passed, and pass again when they
+    /// are read again. One id may stand at several places, each outside the window of the others.
+    settled: HashMap<ChangeHash, Vec<Settled>>,
+    window_ms: Option<i64>,
+}
+
+/// A change that has passed.
+#[derive(Clone, Copy)]
+struct Settled {
+    position: Position,
+    /// Its time, where that is known: the ledger does not keep it.
+    time_ms: Option<i64>,
 }
 
 impl Memory {
@@ -142,18 +152,26 @@ impl Memory {
         }
         seen.evict(0);
         let parked = process.heritage.parked.iter().filter(|head| head.cause != Cause::Rejected);
-        let settled =
-            process.heritage.outcomes_by_change().chain(parked.map(|head| (head.hash, head.position))).collect();
-        Memory { seen, settled }
+        let parked = parked.map(|head| (head.hash, Settled { position: head.position, time_ms: Some(head.time_ms) }));
+        let noted = process.heritage.outcomes_by_change().map(|(hash, position)| (hash, Settled { position, time_ms: None }));
+        let mut settled: HashMap<ChangeHash, Vec<Settled>> = HashMap::new();
+        for (hash, place) in parked.chain(noted) {
+            let places = settled.entry(hash).or_default();
+            // Several actions may have noted it; its parked record, which comes first, knows its time.
+            if places.iter().all(|known| known.position != place.position) {
+                places.push(place);
+            }
+        }
+        Memory { seen, settled, window_ms }
     }
 
     fn passes(&mut self, change: &Change, process: &Process, epoch: Epoch, state: &mut Vec<u8>) -> bool {
         let (hash, position) = (process.hasher.hash(change), change.position());
+        let mut has_passed = false;
         if !self.settled.is_empty() {
-            match self.settled.get(&hash) {
-                Some(first) if *first != position => return false,
-                Some(_) => drop(self.settled.remove(&hash)),
-                None => {}
+            match self.judge_settled(hash, position, change.time_ms()) {
+                Some(Seen::Duplicate) => return false,
+                judged => has_passed = judged.is_some(),
             }
         }
         match self.seen.see(hash, position, change.time_ms(), Oldest::Epoch(epoch)) {
@@ -162,7 +180,30 @@ impl Memory {
                 true
             }
             Seen::Again => true,
-            Seen::Duplicate => false,
+            // The set may hold more now than when the change passed: on other workers other ids are forgotten.
+            Seen::Duplicate => has_passed,
         }
+    }
+
+    /// What the outcomes of earlier runs say of a change, if they say anything.
+    ///
+    /// Places in its own partition only tell whether it is itself: whatever stands before it there is read before it, as it
+    /// was in the earlier run, so the seen-set decides as it did then. Another partition may be read later this time, and a
+    /// copy there that has passed is the first.
+    fn judge_settled(&mut self, hash: ChangeHash, position: Position, time_ms: i64) -> Option<Seen> {
+        let places = self.settled.get_mut(&hash)?;
+        if let Some(index) = places.iter().position(|place| place.position == position) {
+            places.swap_remove(index);
+            if places.is_empty() {
+                self.settled.remove(&hash);
+            }
+            return Some(Seen::Again);
+        }
+        let within = |place: &Settled| match (self.window_ms, place.time_ms) {
+            (Some(window), Some(time)) => time_ms.abs_diff(time) <= window as u64,
+            _ => true,
+        };
+        let elsewhere = |place: &&Settled| place.position.partition != position.partition;
+        places.iter().filter(elsewhere).any(within).then_some(Seen::Duplicate)
     }
 }

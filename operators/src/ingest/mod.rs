@@ -174,8 +174,11 @@ pub fn ingest<'s>(
                 // The epoch is left one clock step later, however quiet the source is by then.
                 again.activate_after(Duration::from_millis(1));
             }
-            if ended && (process.is_stopping() || !process.has_backlog()) {
+            if ended && process.may_end() {
                 held = None;
+            } else if ended {
+                // What is under way may yet be set aside for lack of room, and is then taken up again by this run.
+                again.activate_after(Duration::from_millis(5));
             }
         }
     });

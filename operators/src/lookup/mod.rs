@@ -159,7 +159,8 @@ impl<'s> LookupExt for StreamVec<'s, Epoch, Change> {
             let mut desk = Desk::new(&process, stage, &lookup, post, scope.peers());
             move |input, out| {
                 wake.ran();
-                input.for_each_stamp(|capability, batches| {
+                input.for_each(|capability, batch| {
+                    let batches = std::slice::from_mut(batch).iter_mut();
                     let Some(epoch) = capability.least().copied() else { return };
                     let mut waiting = 0;
                     {
@@ -191,7 +192,15 @@ impl<'s> LookupExt for StreamVec<'s, Epoch, Change> {
 struct Waiting {
     change: Change,
     epoch: Epoch,
-    key: String,
+    wants: Wants,
+}
+
+/// What a change waits for.
+enum Wants {
+    /// The row of this key.
+    Row(String),
+    /// Only its turn: what is to be attached is known.
+    Turn(Arc<Found>),
 }
 
 struct Desk {
@@ -246,8 +255,7 @@ impl Desk {
                     // The borrowed key serves for a hit, which is nearly always; only a miss needs one of its own.
                     let row = change.row();
                     let Some(key) = row.str(field) else {
-                        change.attach(&self.nothing);
-                        return true;
+                        return self.attach_in_turn(change, self.nothing.clone(), epoch, waiting);
                     };
                     if self.blocked.is_empty()
                         && let Some(found) = self.cache.get(&key)
@@ -261,13 +269,10 @@ impl Desk {
                 }
                 KeyOf::Closure(closure) => match guarded(|| closure(change)) {
                     Ok(Some(key)) => key,
-                    Ok(None) => {
-                        change.attach(&self.nothing);
-                        return true;
-                    }
+                    Ok(None) => return self.attach_in_turn(change, self.nothing.clone(), epoch, waiting),
                     Err(panic) => {
-                        change.attach(&Arc::new(Found::failed(self.stage.clone(), panic)));
-                        return true;
+                        let failed = Arc::new(Found::failed(self.stage.clone(), panic));
+                        return self.attach_in_turn(change, failed, epoch, waiting);
                     }
                 },
             };
@@ -286,13 +291,26 @@ impl Desk {
                 }
                 self.await_row(&key, change_key);
             }
-            let held = Waiting { change: change.detached(), epoch, key };
+            let held = Waiting { change: change.detached(), epoch, wants: Wants::Row(key) };
             self.blocked.entry(change_key).or_default().push_back(held);
             *waiting += 1;
             false
         });
         self.process.stats.cache_hits.fetch_add(hits, Ordering::Relaxed);
         self.process.stats.cache_misses.fetch_add(misses, Ordering::Relaxed);
+    }
+
+    /// A change that needs no row still waits behind the changes of its key that do. Returns whether it passes now.
+    fn attach_in_turn(&mut self, change: &mut Change, found: Arc<Found>, epoch: Epoch, waiting: &mut usize) -> bool {
+        if !self.blocked.is_empty()
+            && let Some(queue) = self.blocked.get_mut(&change.key_hash())
+        {
+            queue.push_back(Waiting { change: change.detached(), epoch, wants: Wants::Turn(found) });
+            *waiting += 1;
+            return false;
+        }
+        change.attach(&found);
+        true
     }
 
     fn at_hand(&self, key: &str) -> Option<Arc<Found>> {
@@ -335,10 +353,16 @@ impl Desk {
                     self.blocked.remove(&change_key);
                     break;
                 };
-                let Some(found) = row.take().or_else(|| self.cache.get(&first.key)) else {
-                    let next = first.key.clone();
-                    self.await_row(&next, change_key);
-                    break;
+                let found = match &first.wants {
+                    Wants::Turn(found) => found.clone(),
+                    Wants::Row(key) => match row.take().or_else(|| self.cache.get(key)) {
+                        Some(found) => found,
+                        None => {
+                            let next = key.clone();
+                            self.await_row(&next, change_key);
+                            break;
+                        }
+                    },
                 };
                 let Waiting { mut change, epoch, .. } = queue.pop_front().expect("looked at above");
                 change.attach(&found);

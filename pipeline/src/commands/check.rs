@@ -20,11 +20,11 @@ pub(crate) fn run(build: &Build) -> Result<bool> {
         }
     }
     for problem in &problems {
-        println!("problem: {problem}");
+        say!("problem: {problem}");
     }
     if problems.is_empty() {
         let sources = counted(plan.sources.len() as u64, "source", "sources");
-        println!("the pipeline is whole: {sources}, {}", counted(plan.actions.len() as u64, "action", "actions"));
+        say!("the pipeline is whole: {sources}, {}", counted(plan.actions.len() as u64, "action", "actions"));
     }
     Ok(problems.is_empty())
 }

@@ -19,16 +19,16 @@ pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
     let Some(("show", matches)) = matches.subcommand() else { return Ok(()) };
     let (_, inspection) = inspect(name, matches)?;
     let (journal, live) = inspection.journal_bytes();
-    println!("pipeline   {}\ngeneration {}", inspection.pipeline(), inspection.generation());
-    println!("journal    {} ({} bytes, {} alive)", inspection.journal().display(), count(journal), count(live));
-    println!("ledger     {}", counted(inspection.notes() as u64, "outcome above the mark", "outcomes above the mark"));
-    println!("parked     {}", counted(inspection.parked_heads().len() as u64, "change", "changes"));
+    say!("pipeline   {}\ngeneration {}", inspection.pipeline(), inspection.generation());
+    say!("journal    {} ({} bytes, {} alive)", inspection.journal().display(), count(journal), count(live));
+    say!("ledger     {}", counted(inspection.notes() as u64, "outcome above the mark", "outcomes above the mark"));
+    say!("parked     {}", counted(inspection.parked_heads().len() as u64, "change", "changes"));
     let Some(save) = inspection.checkpoint() else {
-        println!("save       none yet: the next run begins at the beginning, and skips what the ledger holds");
+        say!("save       none yet: the next run begins at the beginning, and skips what the ledger holds");
         return Ok(());
     };
     let ended = if save.ended { ", all sources had ended" } else { "" };
-    println!("save       {} at epoch {}{ended}", count(save.number), save.epoch);
+    say!("save       {} at epoch {}{ended}", count(save.number), save.epoch);
     let mut mark = table(["partition", "continues at"]);
     for (number, token) in &save.mark {
         let partition = inspection.partitions().get(number).cloned().unwrap_or_default();
@@ -47,9 +47,9 @@ pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    println!("\n{mark}\n\n{books}");
+    say!("\n{mark}\n\n{books}");
     if !save.files.is_empty() {
-        println!("\n{files}");
+        say!("\n{files}");
     }
     Ok(())
 }

@@ -7,7 +7,8 @@ use crate::run::{Build, plan};
 /// Prints the plan as text, or in the language of Graphviz.
 pub(crate) fn run(build: &Build, dot: bool) -> Result {
     let plan = plan(build)?;
-    print!("{}", if dot { plan.dot() } else { plan.text() });
+    let text = if dot { plan.dot() } else { plan.text() };
+    say!("{}", text.trim_end());
     for problem in &plan.problems {
         eprintln!("problem: {problem}");
     }

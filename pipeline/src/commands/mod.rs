@@ -1,16 +1,32 @@
 //! The commands of a pipeline's program beside `run`.
 
+/// Prints a line. A reader that has seen enough and closed the pipe is no error, as `println!` would have it.
+macro_rules! say {
+    ($($part:tt)*) => { $crate::commands::print_line(format_args!($($part)*)) };
+}
+
 pub(crate) mod check;
 pub(crate) mod checkpoint;
 pub(crate) mod graph;
 pub(crate) mod parked;
 
+use std::fmt;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, value_parser};
 use comfy_table::{Table, TableComponent, presets};
 use highwater_operators::checkpoint::embedded::{EmbeddedStore, Inspection};
 use highwater_operators::{Error, Result};
+
+pub(crate) use say;
+
+pub(crate) fn print_line(line: fmt::Arguments<'_>) {
+    match writeln!(std::io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => eprintln!("error: cannot print: {error}"),
+        _ => {}
+    }
+}
 
 /// The flag that says where the data directory is.
 fn data_arg() -> Arg {

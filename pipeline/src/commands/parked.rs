@@ -58,9 +58,10 @@ pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
         "list" => {
             let action = matches.get_one::<String>("action");
             let limit = matches.get_one::<usize>("limit").copied().unwrap_or(50);
-            let heads: Vec<&ParkedHead> = inspection.parked_heads().filter(|head| action.is_none_or(|action| head.action == *action)).collect();
+            let heads: Vec<&ParkedHead> =
+                inspection.parked_heads().filter(|head| action.is_none_or(|action| head.action == *action)).collect();
             if heads.is_empty() {
-                println!("nothing is parked");
+                say!("nothing is parked");
                 return Ok(());
             }
             let asked = asked(&directory)?;
@@ -81,11 +82,15 @@ pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
                 row[6] = shorten(&row[6], WIDTH.saturating_sub(taken).max(24));
                 table.add_row(row);
             }
-            println!("{table}");
+            say!("{table}");
             if heads.len() > limit {
-                println!("and {} more; --limit {} shows them", heads.len() - limit, heads.len());
+                say!("and {} more; --limit {} shows them", heads.len() - limit, heads.len());
             }
-            println!("`{name} parked show ID` shows one whole; `retry` tries again, `drop` gives up");
+            let at = matches
+                .get_one::<std::path::PathBuf>("data")
+                .map(|data| format!(" --data {}", data.display()))
+                .unwrap_or_default();
+            say!("`{name} parked show ID{at}` shows one whole; `retry` tries again, `drop` gives up");
         }
         "show" => {
             let id = matches.get_one::<u64>("id").copied().unwrap_or_default();
@@ -115,7 +120,9 @@ fn leave(verb: &str, matches: &ArgMatches, inspection: &Inspection, directory: &
     let action = matches.get_one::<String>("action");
     let all = matches.get_flag("all");
     if ids.is_empty() && action.is_none() && !all {
-        return Err(Error::stop(format!("say which: `parked {verb} ID..`, `parked {verb} --action NAME` or `parked {verb} --all`")));
+        return Err(Error::stop(format!(
+            "say which: `parked {verb} ID..`, `parked {verb} --action NAME` or `parked {verb} --all`"
+        )));
     }
     let wanted = |head: &&ParkedHead| all || ids.contains(&head.id) || action.is_some_and(|action| head.action == *action);
     let mut heads: Vec<&ParkedHead> = inspection.parked_heads().filter(wanted).collect();
@@ -134,12 +141,12 @@ fn leave(verb: &str, matches: &ArgMatches, inspection: &Inspection, directory: &
         let found = heads.len();
         heads.retain(|head| !is_rejected(head));
         if found > heads.len() {
-            println!("left out: {} that are no changes", counted((found - heads.len()) as u64, "line", "lines"));
+            say!("left out: {} that are no changes", counted((found - heads.len()) as u64, "line", "lines"));
         }
     }
     if heads.is_empty() {
         let of = action.filter(|_| !all).map(|action| format!(" for \"{action}\"")).unwrap_or_default();
-        println!("nothing to {verb}{of}; `parked list` shows what is parked");
+        say!("nothing to {verb}{of}; `parked list` shows what is parked");
         return Ok(());
     }
     for head in &heads {
@@ -147,7 +154,7 @@ fn leave(verb: &str, matches: &ArgMatches, inspection: &Inspection, directory: &
         leave_request(directory, request)?;
     }
     let records = counted(heads.len() as u64, "record", "records");
-    println!("asked to {verb} {records}; a running pipeline does it within a second, a stopped one when it is run next");
+    say!("asked to {verb} {records}; a running pipeline does it within a second, a stopped one when it is run next");
     Ok(())
 }
 
@@ -156,7 +163,8 @@ const HEADER: [&str; 7] = ["id", "action", "cause", "change", "key", "attempts",
 fn row(parked: &Parked, asked: Option<&str>) -> [String; 7] {
     let change = &parked.change;
     // A line that is no change has no id and no key; where it stands, its error says.
-    let [id, key] = [change.id(), change.key()].map(|text| if parked.cause == Cause::Rejected { "-".to_owned() } else { shorten(text, 36) });
+    let [id, key] =
+        [change.id(), change.key()].map(|text| if parked.cause == Cause::Rejected { "-".to_owned() } else { shorten(text, 36) });
     [
         parked.id.to_string(),
         shorten(&parked.action, 24),
@@ -193,30 +201,30 @@ fn meaning(parked: &Parked) -> &'static str {
 
 fn show(parked: &Parked, asked: Option<&str>) {
     let change = &parked.change;
-    println!("id        {}{}", parked.id, asked.map(|asked| format!(" (asked to {asked})")).unwrap_or_default());
-    println!("{}    {}", if parked.cause == Cause::Rejected { "source" } else { "action" }, parked.action);
-    println!("cause     {}: {}", cause(parked), meaning(parked));
+    say!("id        {}{}", parked.id, asked.map(|asked| format!(" (asked to {asked})")).unwrap_or_default());
+    say!("{}    {}", if parked.cause == Cause::Rejected { "source" } else { "action" }, parked.action);
+    say!("cause     {}: {}", cause(parked), meaning(parked));
     if !parked.error.is_empty() {
-        println!("error     {}", parked.error);
+        say!("error     {}", parked.error);
     }
     let at = std::time::UNIX_EPOCH + std::time::Duration::from_millis(parked.parked_at_ms);
-    println!("parked    {}, after {}", humantime::format_rfc3339_seconds(at), counted(parked.attempts.into(), "attempt", "attempts"));
+    say!("parked    {}, after {}", humantime::format_rfc3339_seconds(at), counted(parked.attempts.into(), "attempt", "attempts"));
     if parked.cause == Cause::Rejected {
         // The line stands there as a JSON string.
         let line = change.after().raw_json().unwrap_or_default();
-        println!("line      {}", serde_json::from_str::<String>(line).unwrap_or_else(|_| line.to_owned()));
+        say!("line      {}", serde_json::from_str::<String>(line).unwrap_or_else(|_| line.to_owned()));
         return;
     }
     let table = if change.table().is_empty() { String::new() } else { format!(" in {}", change.table()) };
-    println!("change    {} {}{table}, key {}", change.operation().as_str(), change.id(), change.key());
+    say!("change    {} {}{table}, key {}", change.operation().as_str(), change.id(), change.key());
     let position = change.position();
-    println!("position  {}/{}/{} (partition, place, within)", position.partition, position.at, position.within);
-    println!("before    {}", change.before().raw_json().unwrap_or("none"));
-    println!("after     {}", change.after().raw_json().unwrap_or("none"));
+    say!("position  {}/{}/{} (partition, place, within)", position.partition, position.at, position.within);
+    say!("before    {}", change.before().raw_json().unwrap_or("none"));
+    say!("after     {}", change.after().raw_json().unwrap_or("none"));
     for found in change.attachments() {
         match found.failure() {
-            None => println!("lookup    {} {:?}", found.stage(), change.found(found.stage())),
-            Some(failure) => println!("lookup    {} failed: {failure}", found.stage()),
+            None => say!("lookup    {} {:?}", found.stage(), change.found(found.stage())),
+            Some(failure) => say!("lookup    {} failed: {failure}", found.stage()),
         }
     }
 }

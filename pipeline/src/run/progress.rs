@@ -41,7 +41,8 @@ impl Progress {
             HumanBytes(self.before + bytes),
             HumanBytes(self.bar.length().unwrap_or_default()),
             HumanCount(rate as u64),
-            HumanCount(self.process.in_flight.units())
+            // Units are one per action that a change can reach.
+            HumanCount(self.process.in_flight.units() / self.process.limits.actions as u64)
         ));
     }
 

@@ -10,6 +10,12 @@ use highwater_operators::process::Process;
 
 use crate::run::open::Opened;
 
+/// Whether somebody has asked for something. Until it is passed on the sources must stay open: a run that has nothing to read
+/// would end before.
+pub(super) fn are_pending(opened: &Opened) -> bool {
+    pending_requests(&opened.directory).is_ok_and(|requests| !requests.is_empty())
+}
+
 /// Looks for requests and passes them on. A request is removed once it is carried out, so a crash carries it out again: a
 /// retry of what is parked no more, and a drop of it, do nothing.
 pub(super) fn pass_on(process: &Arc<Process>, opened: &Opened) {
@@ -20,11 +26,14 @@ pub(super) fn pass_on(process: &Arc<Process>, opened: &Opened) {
             Request::Drop { id } => (id, CommandKind::Drop),
         };
         let busy = process.clone();
-        // Counted as backlog until it has reached its worker: the sources stay open for it.
+        // Counted as backlog until its worker has taken it in hand: the sources stay open for it.
         process.add_backlog(1);
         let settled = process.clone();
         process.keeper.read_parked(vec![id], move |found| {
-            let done = move || drop(remove_request(&path));
+            let done = move || {
+                drop(remove_request(&path));
+                settled.settle_backlog(1);
+            };
             match found.into_iter().next() {
                 None => done(),
                 Some(parked) if parked.cause == Cause::Rejected => match kind {
@@ -37,10 +46,11 @@ pub(super) fn pass_on(process: &Arc<Process>, opened: &Opened) {
                 },
                 Some(parked) => {
                     let (action, key) = (parked.action.clone(), parked.change.key_hash());
-                    busy.command(&action, key, Command { parked, kind, done: Box::new(done) });
+                    if !busy.command(&action, key, Command { parked, kind, done: Box::new(done) }) {
+                        busy.settle_backlog(1);
+                    }
                 }
             }
-            settled.settle_backlog(1);
         });
     }
 }

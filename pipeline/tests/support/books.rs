@@ -78,7 +78,8 @@ pub fn check_order(record: &Record, action: &str) {
 
 /// The lines of the files of a JSON-lines sink, by file name: place and key, as far as they are changes of the test's.
 pub fn lines(folder: &Path) -> Vec<(Place, String)> {
-    let mut files: Vec<_> = std::fs::read_dir(folder).expect("the output folder is there").map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).expect("the output folder is there").map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let mut lines = Vec::new();
     for file in files {

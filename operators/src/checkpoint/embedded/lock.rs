@@ -34,7 +34,8 @@ impl Lock {
                     _ => "another process".to_owned(),
                 };
                 return Err(Error::stop(format!(
-                    "the data directory {} is in use by {holder}: two runs of one pipeline would undo each other's work",
+                    "the data directory {} is in use by {holder}: two runs of one pipeline would undo each other's work; end that \
+                     run first, or give this one another directory",
                     directory.display()
                 )));
             }

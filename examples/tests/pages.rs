@@ -1,0 +1,212 @@
+//! Runs every page-long example as a process, in a folder of its own, and holds it to what its page says.
+
+use highwater_examples::built::Example;
+use highwater_examples::orders::Report;
+use tempfile::TempDir;
+
+/// An example that has run, with what it printed before its report.
+struct Page {
+    example: Example,
+    _folder: TempDir,
+}
+
+impl Page {
+    fn new(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Page { example: Example::built(name, folder.path()), _folder: folder }
+    }
+
+    /// Runs it to a good end: the lines it printed, sorted, and its report, whose books must balance.
+    #[track_caller]
+    fn run(&self, arguments: &[&str]) -> (Vec<String>, Report) {
+        let stdout = self.example.succeed(&[arguments, &["--report", "json"]].concat());
+        let report =
+            stdout.lines().find(|line| line.starts_with("{\"pipeline\"")).unwrap_or_else(|| panic!("no report: {stdout}"));
+        let mut lines: Vec<String> = stdout.lines().filter(|line| *line != report).map(str::to_owned).collect();
+        lines.sort();
+        (lines, Report::parse(report).unwrap())
+    }
+
+    #[track_caller]
+    fn run_and_print(&self, arguments: &[&str], expected: &[&str]) -> Report {
+        let (lines, report) = self.run(arguments);
+        assert_eq!(lines, expected);
+        report
+    }
+
+    /// What `parked list` shows: id, action, cause and change of each record.
+    #[track_caller]
+    fn parked(&self) -> Vec<[String; 4]> {
+        let list = self.example.succeed(&["parked", "list"]);
+        let rows = list.lines().filter(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit()));
+        let row = |line: &str| {
+            let mut words = line.split_whitespace().map(str::to_owned);
+            [(); 4].map(|()| words.next().unwrap())
+        };
+        rows.map(row).collect()
+    }
+}
+
+#[track_caller]
+fn check_books(report: &Report, action: &str, [read, duplicate, filtered, delivered, parked]: [u64; 5]) {
+    let books = &report.actions[action];
+    assert_eq!(
+        [report.read, report.duplicate, books.filtered, books.delivered, books.parked],
+        [read, duplicate, filtered, delivered, parked],
+        "read, duplicate, filtered, delivered, parked of {action}"
+    );
+    assert_eq!(read, duplicate + report.rejected + filtered + delivered + parked);
+}
+
+#[test]
+fn dedup_drops_copies_and_no_change_that_is_read_again() {
+    let page = Page::new("dedup");
+    let [one, two, three, four] = ["c-1 insert of o-1", "c-2 update of o-1", "c-3 update of o-1", "c-4 delete of o-1"];
+    let report = page.run_and_print(&[], &[one, two, three, four]);
+    check_books(&report, "print", [6, 2, 0, 4, 0]);
+
+    let page = Page::new("dedup");
+    let crashed = page.example.run(&["--crash"]);
+    assert!(!crashed.status.success());
+    assert_eq!(crashed.stdout.lines().collect::<Vec<_>>(), [one, two, three]);
+    let report = page.run_and_print(&[], &[four]);
+    assert_eq!(report.replayed, 6);
+    check_books(&report, "print", [6, 2, 0, 4, 0]);
+}
+
+#[test]
+fn lookup_asks_in_batches_and_lets_the_unknown_pass() {
+    let printed = [
+        "delete o-1 by Ada (gold): 10.00 EUR",
+        "insert o-1 by Ada (gold): 10.00 EUR",
+        "insert o-2 by Bo (blue): 17.20 EUR",
+        "insert o-3 by Ada (gold): 25.80 EUR",
+        "insert o-4 by unknown (unknown): 40.00 EUR",
+        "insert o-5 by Bo (blue): at no known rate",
+    ];
+    let report =
+        Page::new("lookup").run_and_print(&["--workers", "1"], &[&printed[..], &["rates asked for EUR, USD, XXX"]].concat());
+    check_books(&report, "print", [6, 0, 0, 6, 0]);
+    // Each worker has a cache of its own and may ask for the same again; what is found is the same.
+    let (lines, _) = Page::new("lookup").run(&["--workers", "4"]);
+    assert_eq!(lines[..6], printed);
+    assert!(lines[6..].iter().all(|line| line.starts_with("rates asked for ")), "{lines:?}");
+}
+
+#[test]
+fn fan_out_keeps_three_actions_apart() {
+    let page = Page::new("fan_out");
+    let (lines, report) = page.run(&[]);
+    let banked: Vec<String> = (1..=6).map(|n| format!("bank  o-{n} is known at attempt 2")).collect();
+    assert_eq!(lines[..6], banked);
+    let mailed: Vec<&str> = lines[6..].iter().map(|line| line.split(" (").next().unwrap()).collect();
+    assert_eq!(mailed, ["mail  o-1 is paid", "mail  o-2 is paid", "mail  o-3 is paid", "mail  o-4 is paid"]);
+    assert!(lines[6..].iter().all(|line| line.ends_with("(1 at once)") || line.ends_with("(2 at once)")), "{lines:?}");
+    check_books(&report, "mail", [10, 0, 6, 4, 0]);
+    check_books(&report, "bank", [10, 0, 4, 6, 0]);
+    check_books(&report, "archive", [10, 0, 0, 10, 0]);
+    let files = std::fs::read_dir(page.example.folder().join("out/fan_out/archive")).unwrap();
+    let archived: usize = files.map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap().lines().count()).sum();
+    assert_eq!(archived, 10);
+}
+
+#[test]
+fn parked_changes_are_retried_or_dropped() {
+    let page = Page::new("parked");
+    let report = page.run_and_print(&[], &["o-1 Ada 10.00", "o-3 Cy 30.00", "o-5 Ed 50.00"]);
+    check_books(&report, "print", [5, 0, 0, 3, 2]);
+    let mut parked = page.parked();
+    parked.sort_by(|one, other| one[3].cmp(&other[3]));
+    let [lots, nobody] = parked.try_into().unwrap();
+    assert_eq!([&lots[1..], &nobody[1..]], [["print", "failed", "c-2"], ["print", "panicked", "c-4"]]);
+    let shown = page.example.succeed(&["parked", "show", &nobody[0]]);
+    for part in ["every order has a customer", "examples/parked.rs:", r#"{"customer":null,"amount":40}"#] {
+        assert!(shown.contains(part), "{shown}");
+    }
+
+    page.example.succeed(&["parked", "retry", &lots[0]]);
+    page.example.succeed(&["parked", "drop", &nobody[0]]);
+    let list = page.example.succeed(&["parked", "list"]);
+    assert!(list.contains("failed, retry asked") && list.contains("panicked, drop asked"), "{list}");
+    let report = page.run_and_print(&["--lenient"], &["o-2 Bo 0.00"]);
+    check_books(&report, "print", [5, 0, 0, 4, 1]);
+    assert!(page.parked().is_empty());
+}
+
+#[test]
+fn order_per_key_releases_or_holds() {
+    let page = Page::new("order_per_key");
+    let (lines, report) = page.run(&[]);
+    let expected = [
+        "hold: a-1 sets account a to 1",
+        "hold: b-1 sets account b to 7",
+        "hold: b-2 sets account b to 8",
+        "release: a-1 sets account a to 1",
+        "release: a-3 sets account a to 3",
+        "release: b-1 sets account b to 7",
+        "release: b-2 sets account b to 8",
+    ];
+    assert_eq!(lines, expected);
+    check_books(&report, "release", [5, 0, 0, 4, 1]);
+    check_books(&report, "hold", [5, 0, 0, 3, 2]);
+    let mut parked: Vec<_> =
+        page.parked().into_iter().map(|[_, action, cause, change]| [action, cause, change].join(" ")).collect();
+    parked.sort();
+    assert_eq!(parked, ["hold failed a-2", "hold held a-3", "release failed a-2"]);
+
+    page.example.succeed(&["parked", "retry", "--action", "hold"]);
+    // Not sorted: the second comes before the third.
+    let printed = page.example.succeed(&["--mended", "--report", "none"]);
+    assert_eq!(printed.lines().collect::<Vec<_>>(), ["hold: a-2 sets account a to -1", "hold: a-3 sets account a to 3"]);
+    assert_eq!(page.parked().len(), 1);
+}
+
+#[test]
+fn checkpoint_loses_nothing_and_repeats_few_at_any_batch_size() {
+    for (batch_size, replayed_at_least) in [("100", 1), ("40000", 25_000)] {
+        let page = Page::new("checkpoint");
+        let settings = ["--checkpoint-batch-size", batch_size, "--in-flight-changes", "1000"];
+        let crashed = page.example.run(&[&settings[..], &["--crash-after", "30000"]].concat());
+        assert!(!crashed.status.success());
+        let (lines, report) = page.run(&settings);
+        check_books(&report, "send", [40_000, 0, 0, 40_000, 0]);
+        assert!(report.replayed >= replayed_at_least, "batch size {batch_size}: replayed {}", report.replayed);
+        let repeated = lines[0].strip_prefix("received: 40000 changes, ").and_then(|rest| rest.strip_suffix(" of them twice"));
+        let repeated: u64 = repeated.unwrap_or_else(|| panic!("{lines:?}")).parse().unwrap();
+        assert!(repeated <= 50, "{repeated} changes were sent twice");
+    }
+}
+
+#[test]
+fn filter_counts_what_does_not_pass() {
+    let report = Page::new("filter").run_and_print(&[], &["o-1 is large: 100", "o-2 is large: 400"]);
+    check_books(&report, "print", [9, 0, 7, 2, 0]);
+}
+
+#[test]
+fn own_operator_passes_on_the_last_of_each_key() {
+    let page = Page::new("own_operator");
+    let expected = ["account a stands at 4", "account b stands at 6", "account c stands at 8"];
+    let report = page.run_and_print(&[], &expected);
+    assert_eq!((report.read, report.actions["print"].delivered), (8 + 3, 3));
+
+    let input = page.example.folder().join("data/own_operator.jsonl");
+    let more = r#"{"id":9,"op":"update","key":"b","after":{"balance":10}}"#;
+    std::fs::write(&input, std::fs::read_to_string(&input).unwrap() + more).unwrap();
+    page.run_and_print(&[], &["account b stands at 10"]);
+}
+
+#[test]
+fn stdout_prints_a_line_per_change() {
+    let page = Page::new("stdout");
+    let (lines, report) = page.run(&[]);
+    let ids: Vec<u32> = lines.iter().map(|line| line.split_whitespace().next().unwrap().parse().unwrap()).collect();
+    assert_eq!(ids, (1..=20).collect::<Vec<_>>());
+    check_books(&report, "print", [20, 0, 0, 20, 0]);
+
+    let page = Page::new("stdout");
+    let json = page.example.succeed(&["--json", "--report", "none"]);
+    let ids =
+        json.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned());
+    assert_eq!(ids.collect::<std::collections::BTreeSet<_>>().len(), 20);
+}
