@@ -256,6 +256,17 @@ impl<'s> Changes<'s> {
         }
     }
 
+    /// Lets a test tell the checkpoint what it likes, as a broken operator would.
+    #[cfg(feature = "testing")]
+    pub fn misreport(
+        &self,
+        reports: impl FnOnce(&Arc<Process>, StreamVec<'s, Epoch, Change>) -> Stream<'s, Epoch, Vec<Report>>,
+    ) {
+        if let Some((_, process)) = self.flow.running() {
+            self.flow.report(reports(process, self.stream.clone()));
+        }
+    }
+
     /// Delivers every change to every action.
     pub fn fan_out(self, actions: impl IntoIterator<Item = NamedAction>) -> Outcomes<'s> {
         let Changes { flow, stream, node, upstream } = self;

@@ -196,7 +196,8 @@ fn write_all(inbox: &Receiver<Job>, window: &crate::in_flight::InFlight, halt: &
                 outputs.insert(number, Written { progress, file: output, length: 0 });
             }
             Job::Append { output, bytes, epoch, units } => {
-                let Written { progress, file, length } = outputs.get_mut(&output).expect("an output is opened before it is written");
+                let Written { progress, file, length } =
+                    outputs.get_mut(&output).expect("an output is opened before it is written");
                 file.append(&bytes)?;
                 *length += bytes.len() as u64;
                 if halt.passes("sink.written") {
@@ -374,7 +375,8 @@ pub(crate) fn write<'s>(
                 }
                 if !std::mem::replace(&mut slot.handed_over, true) {
                     if let Some(output) = output.filter(|_| !slot.bytes.is_empty()) {
-                        let job = Job::Append { output, bytes: std::mem::take(&mut slot.bytes), epoch: *epoch, units: slot.changes };
+                        let job =
+                            Job::Append { output, bytes: std::mem::take(&mut slot.bytes), epoch: *epoch, units: slot.changes };
                         let _ = process.sink_writer.jobs.send(job);
                     } else {
                         process.in_flight.give_back(slot.changes);

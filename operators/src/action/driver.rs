@@ -243,11 +243,9 @@ impl Driver {
                 Err(_) => Outcome::Parked,
             };
             match (job.resolves, outcome) {
-                (Some(id), Ok(())) => drafts.resolved.push(Resolved {
-                    id,
-                    action: self.spec.name.clone(),
-                    resolution: Resolution::Delivered,
-                }),
+                (Some(id), Ok(())) => {
+                    drafts.resolved.push(Resolved { id, action: self.spec.name.clone(), resolution: Resolution::Delivered })
+                }
                 (resolves, Err((cause, error))) => {
                     let mut parked = park(&self.spec.name, cause, error, attempt, identity.hash, &change);
                     parked.id = resolves.unwrap_or(0);

@@ -86,16 +86,7 @@ impl ActionLines {
 
 /// A record of a change that is set aside.
 pub(crate) fn park(action: &str, cause: Cause, error: String, attempts: u32, hash: ChangeHash, change: &Change) -> Parked {
-    Parked {
-        id: 0,
-        action: action.to_owned(),
-        cause,
-        error,
-        attempts,
-        parked_at_ms: unix_ms(),
-        hash,
-        change: change.detached(),
-    }
+    Parked { id: 0, action: action.to_owned(), cause, error, attempts, parked_at_ms: unix_ms(), hash, change: change.detached() }
 }
 
 /// What one action shares among the workers of a process.
@@ -116,6 +107,8 @@ struct Task {
     key: u64,
     hash: ChangeHash,
     resolves: Option<ParkedId>,
+    /// Whether it is with the action, or on its way there.
+    handed_over: bool,
 }
 
 struct Open {
@@ -220,8 +213,7 @@ impl Desk {
         process.add_backlog(spill.restore(mine, spec.hold));
         let command = post.clone();
         process.register_commands(&spec.name, index, command.map(Mail::Command));
-        let examiner =
-            Examiner { process: process.clone(), filters: bounds.filters.clone(), post: post.map(Mail::Reloaded) };
+        let examiner = Examiner { process: process.clone(), filters: bounds.filters.clone(), post: post.map(Mail::Reloaded) };
         let driver = Driver {
             process: process.clone(),
             spec: spec.clone(),
@@ -288,11 +280,14 @@ impl Desk {
                 aside.push((change, hash, cause, error, false));
                 continue;
             }
-            // Never set aside while an earlier change of the key is at the desk without an outcome: after a crash the record
-            // would stand before the earlier change. Such a change waits, and goes aside when its turn comes (`answered`).
+            if self.is_full() {
+                self.spill_ready(key);
+            }
+            // Never set aside while an earlier change of the key is with the action and without an outcome: after a crash the
+            // record would stand before it. Such a change waits, and goes aside when its turn comes (`answered`).
             let full = self.is_full() && !self.keys.is_busy(key);
             match self.spill.follows(key).or(full.then_some(Cause::Overflow)) {
-                None => self.enter(Task { change, epoch, key, hash, resolves: None }),
+                None => self.enter(Task { change, epoch, key, hash, resolves: None, handed_over: false }),
                 Some(cause) => {
                     self.spill.leads(key);
                     aside.push((change, hash, cause, String::new(), true));
@@ -380,7 +375,8 @@ impl Desk {
     fn enter_parked(&mut self, parked: Parked) {
         let key = parked.change.key_hash();
         self.process.taken_up();
-        self.enter(Task { change: parked.change, epoch: 0, key, hash: parked.hash, resolves: Some(parked.id) });
+        let (hash, resolves) = (parked.hash, Some(parked.id));
+        self.enter(Task { change: parked.change, epoch: 0, key, hash, resolves, handed_over: false });
     }
 
     fn answered(&mut self, answer: Answer) {
@@ -430,6 +426,20 @@ impl Desk {
     /// Whether the action holds its share of the window.
     fn is_full(&self) -> bool {
         self.bounds.share.is_some_and(|share| self.tasks.len() >= share)
+    }
+
+    /// When there is no room, the changes of a key whose first one has not been handed over go aside together. If they kept
+    /// their places, later changes of their keys would have to wait here too, until they fill the window for all actions.
+    fn spill_ready(&mut self, key: u64) {
+        let Some(first) = self.keys.first(key) else { return };
+        let task = &self.tasks[first];
+        if task.handed_over || task.resolves.is_some() {
+            return;
+        }
+        self.ready.retain(|slot| *slot != first);
+        self.spill_task(first);
+        self.spill_waiting(key);
+        self.ready.extend(self.keys.leave(key));
     }
 
     /// Sets aside what waits behind the change that a key is busy with, which must be settled, or go first. Records that were
@@ -537,9 +547,10 @@ impl Desk {
         if free == 0 || self.process.halt.passes("action.dispatched") {
             return;
         }
-        let (tasks, scope, unique) = (&self.tasks, &self.scope_of_keys, self.bounds.unique_ids);
+        let (tasks, scope, unique) = (&mut self.tasks, &self.scope_of_keys, self.bounds.unique_ids);
         let jobs = self.ready.drain(..free).map(|slot| {
-            let task = &tasks[slot];
+            let task = &mut tasks[slot];
+            task.handed_over = true;
             let position = (!unique).then(|| task.change.position());
             let identity = Identity { scope: scope.clone(), hash: task.hash, position };
             let delivery = Delivery { change: task.change.clone(), identity, attempt: 0 };
@@ -572,7 +583,8 @@ impl Desk {
             if open.pending > 0 {
                 return true;
             }
-            for (line, n) in [(&lines.delivered, open.delivered), (&lines.filtered, open.filtered), (&lines.parked, open.parked)] {
+            for (line, n) in [(&lines.delivered, open.delivered), (&lines.filtered, open.filtered), (&lines.parked, open.parked)]
+            {
                 if n > 0 {
                     reports.push(Report::Count { line: line.id, n });
                 }

@@ -50,7 +50,11 @@ pub struct Cadence {
 /// # Guarantee
 /// A mark is saved only when all before it has durable outcomes and the books of every epoch below it balance. Otherwise the
 /// pipeline stops and says which action's books do not, and by how much.
-pub fn checkpoint<'s>(reports: StreamVec<'s, Epoch, Report>, process: &Arc<Process>, cadence: Cadence) -> Stream<'s, Epoch, Vec<()>> {
+pub fn checkpoint<'s>(
+    reports: StreamVec<'s, Epoch, Report>,
+    process: &Arc<Process>,
+    cadence: Cadence,
+) -> Stream<'s, Epoch, Vec<()>> {
     let scope = reports.scope();
     let mut builder = OperatorBuilder::new("Checkpoint".to_owned(), scope);
     let mut input = builder.new_input(reports, Exchange::new(|_: &Report| 0));

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use highwater_operators::action::operator::{Command, CommandKind};
+use highwater_operators::checkpoint::keeper::Drafts;
 use highwater_operators::checkpoint::requests::{Request, pending_requests, remove_request};
 use highwater_operators::checkpoint::store::{Cause, Resolution, Resolved};
-use highwater_operators::checkpoint::keeper::Drafts;
 use highwater_operators::process::Process;
 
 use crate::run::open::Opened;

@@ -60,7 +60,10 @@ pub struct Started {
 pub fn start(settings: &Settings, build: &Build, control: Control) -> Started {
     let (tell, ended) = mpsc::channel();
     let (settings, build, own) = (settings.clone(), build.clone(), control.clone());
-    std::thread::spawn(move || tell.send(highwater::run::run("test", &settings, &build, &own)));
+    std::thread::spawn(move || {
+        // A test that has failed meanwhile does not listen any more.
+        let _ = tell.send(highwater::run::run("test", &settings, &build, &own));
+    });
     Started { control, ended }
 }
 
