@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use highwater::operators::checkpoint::embedded::{EmbeddedStore, Inspection};
 use highwater::operators::checkpoint::requests::{Request, leave_request};
@@ -29,11 +30,17 @@ struct Beside {
     folder: TempDir,
     record: Record,
     door: Arc<Semaphore>,
+    /// With few keys nearly every change stands behind one whose call hangs at the door.
+    keys: u64,
+    /// The hold budget of the slow action.
+    budget: Duration,
+    window: u64,
 }
 
 impl Beside {
-    fn new() -> Self {
-        Beside { folder: support::folder(), record: Record::default(), door: Arc::new(Semaphore::new(0)) }
+    fn new(keys: u64) -> Self {
+        let (record, door) = (Record::default(), Arc::new(Semaphore::new(0)));
+        Beside { folder: support::folder(), record, door, keys, budget: minutes(5), window: 16 }
     }
 
     fn data(&self) -> PathBuf {
@@ -41,11 +48,12 @@ impl Beside {
     }
 
     fn settings(&self, workers: u64) -> Settings {
-        Settings { in_flight_changes: 16, ..support::settings(self.data(), workers) }
+        Settings { in_flight_changes: self.window, ..support::settings(self.data(), workers) }
     }
 
     fn build(&self) -> Build {
-        let input = Arc::new(Input::of((0..ITEMS).map(|n| Item::good(format!("c{n}"), format!("k{}", n % 100)))));
+        let (keys, budget) = (self.keys, self.budget);
+        let input = Arc::new(Input::of((0..ITEMS).map(|n| Item::good(format!("c{n}"), format!("k{}", n % keys)))));
         let (record, door) = (self.record.clone(), self.door.clone());
         support::build(move |flow| {
             let (slow, door) = (record.clone(), door.clone());
@@ -63,7 +71,8 @@ impl Beside {
                             }
                         }),
                     )
-                    .max_parallelism(2),
+                    .max_parallelism(2)
+                    .hold_budget(budget),
                 ])
                 .checkpoint(Checkpoint::every(millis(2)));
             Ok(())
@@ -88,8 +97,8 @@ impl Beside {
 
 #[test]
 fn a_slow_action_does_not_stop_a_fast_one_and_gets_the_rest_in_order() {
-    for workers in [1, 2] {
-        let beside = Beside::new();
+    for (workers, keys) in [(1, 100), (2, 100), (1, 3), (2, 3), (4, 1)] {
+        let beside = Beside::new(keys);
         let started = support::start(&beside.settings(workers), &beside.build(), Control::default());
         support::until("the fast action has had everything", || beside.record.of("fast").len() as u64 == ITEMS);
         assert_eq!(beside.record.of("slow"), []);
@@ -104,9 +113,21 @@ fn a_slow_action_does_not_stop_a_fast_one_and_gets_the_rest_in_order() {
 }
 
 #[test]
+fn a_call_that_hangs_holds_the_mark_no_longer_than_its_budget() {
+    let beside = Beside { budget: millis(20), window: 100_000, ..Beside::new(3) };
+    let started = support::start(&beside.settings(2), &beside.build(), Control::default());
+    // Nothing of the slow action has been answered, and yet all that was read is below the mark: set aside, calls included.
+    let all_below = |seen: Inspection| seen.checkpoint().is_some_and(|save| save.books.get("parked slow") == Some(&ITEMS));
+    support::until("the mark has passed everything", || EmbeddedStore::inspect(&beside.data()).is_ok_and(all_below));
+    assert_eq!(beside.record.of("slow"), []);
+    beside.door.add_permits(Semaphore::MAX_PERMITS);
+    beside.check(&started.end().unwrap(), 0);
+}
+
+#[test]
 fn what_overflowed_is_taken_up_in_order_after_a_crash() {
-    for (workers, passage) in [(1, 40), (2, 60), (4, 80)] {
-        let beside = Beside::new();
+    for (workers, passage, keys) in [(1, 40, 100), (2, 60, 100), (4, 80, 100), (1, 25, 3), (2, 40, 3), (1, 60, 1), (4, 90, 2)] {
+        let beside = Beside::new(keys);
         let control = Control::default();
         control.crash_at(failpoint::GROUP_COMMITTED, passage);
         let started = support::start(&beside.settings(workers), &beside.build(), control);

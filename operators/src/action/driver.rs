@@ -4,6 +4,7 @@
 //! times as much. Answers are gathered while there are any and go to the keeper together.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -30,10 +31,35 @@ pub(crate) struct Job {
     pub epoch: Epoch,
     /// The parked record that its outcome replaces.
     pub resolves: Option<ParkedId>,
+    /// Taken with the answer, unless the worker has set the change aside meanwhile.
+    pub claim: Claim,
+}
+
+/// The right to decide what is noted of a call. It is taken once: by the driver when it has an answer to note, or by the
+/// worker when it sets the change aside while it is called.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Claim(Arc<AtomicBool>);
+
+impl Claim {
+    /// Takes the claim. `false`: the other side has it.
+    pub(crate) fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
+/// The answer of a call that the worker has to note.
+pub(crate) struct Called {
+    pub slot: usize,
+    pub outcome: Result<(), (Cause, String)>,
+    pub attempt: u32,
+    /// Held until the outcome is durable.
+    pub permit: Option<OwnedSemaphorePermit>,
 }
 
 /// What the worker is told.
 pub(crate) enum Answer {
+    /// Answered, for a change that was set aside while it was called.
+    Called(Called),
     /// Settled durably: delivered, or parked.
     Settled { slot: usize, delivered: bool },
     /// An attempt failed and will be repeated: a copy of its own size is enough from here on.
@@ -231,8 +257,13 @@ impl Driver {
         let mut drafts = Drafts::default();
         let mut answers = Vec::with_capacity(finished.len());
         let mut permits: Option<OwnedSemaphorePermit> = None;
+        let mut set_aside = Vec::new();
         for Finished { job, outcome, permit } in finished {
             let Delivery { change, identity, attempt } = job.delivery;
+            if job.resolves.is_none() && !job.claim.take() {
+                set_aside.push(Answer::Called(Called { slot: job.slot, outcome, attempt, permit }));
+                continue;
+            }
             answers.push(Answer::Settled { slot: job.slot, delivered: outcome.is_ok() });
             match (&mut permits, permit) {
                 (Some(all), Some(one)) => all.merge(one),
@@ -262,6 +293,12 @@ impl Driver {
                     outcome: noted,
                 });
             }
+        }
+        if !set_aside.is_empty() {
+            self.post.send(set_aside);
+        }
+        if answers.is_empty() {
+            return;
         }
         let post = self.post.clone();
         let told = move |_| {

@@ -27,11 +27,6 @@ impl Keys {
         }
     }
 
-    /// Whether a change of `key` is on its way.
-    pub(crate) fn is_busy(&self, key: u64) -> bool {
-        self.busy.contains_key(&key)
-    }
-
     /// The change that `key` is busy with.
     pub(crate) fn first(&self, key: u64) -> Option<usize> {
         self.busy.get(&key).map(|(first, _)| *first)

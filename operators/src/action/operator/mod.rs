@@ -4,6 +4,9 @@
 //! Given back at the answer, a crash between answer and note would repeat a change after a later one of its key, and more
 //! changes than there are permits.
 
+mod aside;
+mod command;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,42 +21,23 @@ use timely::dataflow::{Stream, StreamVec};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::action::again::{Again, Examiner, Reloaded};
+pub use self::command::{Command, CommandKind};
+use crate::action::again::{Examiner, Reloaded};
 use crate::action::call::{Delivery, Identity};
-use crate::action::driver::{Answer, Driver, Job};
+use crate::action::driver::{Answer, Called, Claim, Driver, Job};
 use crate::action::gate::{Gate, Verdict};
 use crate::action::keys::Keys;
 use crate::action::spec::{ActionSpec, Kind};
 use crate::action::spill::{Spill, Waiting};
 use crate::books::{Books, Line};
 use crate::change::Change;
-use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::report::Report;
-use crate::checkpoint::store::{Cause, ChangeHash, Note, Outcome, Parked, ParkedId, Resolution, Resolved};
+use crate::checkpoint::store::{Cause, ChangeHash, Outcome, Parked, ParkedId};
 use crate::epoch::unix_ms;
 use crate::filter::Filters;
 use crate::offload::{Post, Wake, mailbox};
 use crate::position::Epoch;
 use crate::process::{Process, owns};
-
-/// What a person asks to be done with a parked change. The worker that owns its key does it.
-pub struct Command {
-    /// The record.
-    pub parked: Parked,
-    /// What is to be done.
-    pub kind: CommandKind,
-    /// Called once it is done, or found to be done already.
-    pub done: Box<dyn FnOnce() + Send>,
-}
-
-/// The kinds of commands on a parked change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CommandKind {
-    /// Try once more.
-    Retry,
-    /// Give it up.
-    Drop,
-}
 
 /// The lines of one action in the books.
 #[derive(Clone, Debug)]
@@ -107,8 +91,19 @@ struct Task {
     key: u64,
     hash: ChangeHash,
     resolves: Option<ParkedId>,
-    /// Whether it is with the action, or on its way there.
-    handed_over: bool,
+    /// There is one from the moment the change is handed over: who claims it first decides what is noted of the call.
+    claim: Option<Claim>,
+    /// Whether it was set aside while it was called: its record is durable, or on its way.
+    is_aside: bool,
+    /// What the call came to, while the record is on its way.
+    called: Option<Called>,
+}
+
+impl Task {
+    fn new(change: Change, epoch: Epoch, hash: ChangeHash, resolves: Option<ParkedId>) -> Self {
+        let key = change.key_hash();
+        Task { change, epoch, key, hash, resolves, claim: None, is_aside: false, called: None }
+    }
 }
 
 struct Open {
@@ -124,6 +119,8 @@ struct Open {
 enum Mail {
     Answers(Vec<Answer>),
     Stored(Epoch, Vec<Waiting>),
+    /// The record of a change that is being called is durable.
+    StoredCalled(usize, ParkedId),
     Taken(Vec<Waiting>, Vec<Parked>),
     Command(Command),
     Reloaded(Reloaded),
@@ -281,13 +278,13 @@ impl Desk {
                 continue;
             }
             if self.is_full() {
-                self.spill_ready(key);
+                self.make_room(key);
             }
-            // Never set aside while an earlier change of the key is with the action and without an outcome: after a crash the
-            // record would stand before it. Such a change waits, and goes aside when its turn comes (`answered`).
-            let full = self.is_full() && !self.keys.is_busy(key);
+            // Never set aside while an earlier change of the key has no outcome and none on its way: after a crash the record
+            // would stand before it. Such a change waits, and goes aside when its turn comes (`answered`).
+            let full = self.is_full() && !self.is_unsettled(key);
             match self.spill.follows(key).or(full.then_some(Cause::Overflow)) {
-                None => self.enter(Task { change, epoch, key, hash, resolves: None, handed_over: false }),
+                None => self.enter(Task::new(change, epoch, hash, None)),
                 Some(cause) => {
                     self.spill.leads(key);
                     aside.push((change, hash, cause, String::new(), true));
@@ -305,33 +302,6 @@ impl Desk {
         }
     }
 
-    /// Parks changes of an epoch; those marked `true` come back by themselves. The epoch stays open until they are durable.
-    fn set_aside(&mut self, epoch: Epoch, changes: Vec<(Change, ChangeHash, Cause, String, bool)>) {
-        if changes.is_empty() {
-            return;
-        }
-        let mut drafts = Drafts::default();
-        let mut keys = Vec::with_capacity(changes.len());
-        for (change, hash, cause, error, returns) in changes {
-            keys.push((change.key_hash(), returns));
-            drafts.notes.push(Note {
-                action: self.number,
-                change: hash,
-                position: change.position(),
-                epoch,
-                outcome: Outcome::Parked,
-            });
-            drafts.parked.push(park(&self.spec.name, cause, error, 0, hash, &change));
-        }
-        let post = self.post.clone();
-        self.process.keeper.commit(drafts, move |ids| {
-            let stored = ids.into_iter().zip(keys);
-            // A record that does not come back is told with id 0.
-            let waiting = stored.map(|(id, (key, returns))| Waiting { id: if returns { id } else { 0 }, key }).collect();
-            let _ = post.send(Mail::Stored(epoch, waiting));
-        });
-    }
-
     fn open_mail(&mut self, mail: Mail) {
         match mail {
             Mail::Answers(answers) => answers.into_iter().for_each(|answer| self.answered(answer)),
@@ -346,6 +316,7 @@ impl Desk {
                 self.process.add_backlog(in_line);
                 self.process.in_flight.give_back(all);
             }
+            Mail::StoredCalled(slot, id) => self.stored_called(slot, id),
             Mail::Taken(asked, found) => {
                 self.taking_up = false;
                 for waiting in &asked {
@@ -373,10 +344,8 @@ impl Desk {
     }
 
     fn enter_parked(&mut self, parked: Parked) {
-        let key = parked.change.key_hash();
         self.process.taken_up();
-        let (hash, resolves) = (parked.hash, Some(parked.id));
-        self.enter(Task { change: parked.change, epoch: 0, key, hash, resolves, handed_over: false });
+        self.enter(Task::new(parked.change, 0, parked.hash, Some(parked.id)));
     }
 
     fn answered(&mut self, answer: Answer) {
@@ -387,6 +356,7 @@ impl Desk {
                 }
                 return;
             }
+            Answer::Called(called) => return self.called(called),
             Answer::Settled { slot, delivered } => (slot, delivered),
         };
         let task = self.tasks.remove(slot);
@@ -423,124 +393,6 @@ impl Desk {
         self.ready.extend(self.keys.leave(task.key));
     }
 
-    /// Whether the action holds its share of the window.
-    fn is_full(&self) -> bool {
-        self.bounds.share.is_some_and(|share| self.tasks.len() >= share)
-    }
-
-    /// When there is no room, the changes of a key whose first one has not been handed over go aside together. If they kept
-    /// their places, later changes of their keys would have to wait here too, until they fill the window for all actions.
-    fn spill_ready(&mut self, key: u64) {
-        let Some(first) = self.keys.first(key) else { return };
-        let task = &self.tasks[first];
-        if task.handed_over || task.resolves.is_some() {
-            return;
-        }
-        self.ready.retain(|slot| *slot != first);
-        self.spill_task(first);
-        self.spill_waiting(key);
-        self.ready.extend(self.keys.leave(key));
-    }
-
-    /// Sets aside what waits behind the change that a key is busy with, which must be settled, or go first. Records that were
-    /// taken up stay: they are durable, and in the line they would stand behind later ones of their key.
-    fn spill_waiting(&mut self, key: u64) {
-        for slot in self.keys.take_waiting(key) {
-            match self.tasks[slot].resolves {
-                Some(_) => {
-                    self.keys.enter(key, slot);
-                }
-                None => self.spill_task(slot),
-            }
-        }
-    }
-
-    fn spill_task(&mut self, slot: usize) {
-        let Task { change, epoch, key, hash, .. } = self.tasks.remove(slot);
-        self.spill.leads(key);
-        self.set_aside(epoch, vec![(change, hash, Cause::Overflow, String::new(), true)]);
-    }
-
-    /// Everything that waits at the desk for a key that is now held goes aside behind it.
-    fn move_behind_held(&mut self, key: u64) {
-        for slot in self.keys.take_waiting(key) {
-            let task = self.tasks.remove(slot);
-            match task.resolves {
-                Some(id) => {
-                    self.spill.back(Waiting { id, key });
-                    self.process.settle_backlog(1);
-                    self.process.put_down();
-                }
-                None => {
-                    self.spill.leads(key);
-                    self.set_aside(task.epoch, vec![(task.change, task.hash, Cause::Held, String::new(), true)]);
-                }
-            }
-        }
-    }
-
-    fn obey(&mut self, command: Command) {
-        let Command { parked, kind, done } = command;
-        let comes_back = matches!(parked.cause, Cause::Overflow | Cause::Held);
-        if (kind == CommandKind::Retry && comes_back) || !self.in_hand.insert(parked.id) {
-            // It is taken up again by itself, in its turn; or the same was asked before.
-            return done();
-        }
-        self.process.add_backlog(1);
-        match kind {
-            CommandKind::Retry => {
-                let again = self.examiner.examine(parked, &self.gate);
-                self.try_again(again);
-                done();
-            }
-            CommandKind::Drop => self.give_up(parked, !comes_back, done),
-        }
-    }
-
-    fn try_again(&mut self, again: Again) {
-        match again {
-            Again::Ready(parked) => self.enter_parked(parked),
-            Again::Asked => {}
-            Again::Filtered(parked) => self.give_up(parked, true, Box::new(|| {})),
-            Again::Failed(id) => {
-                self.in_hand.remove(&id);
-                self.process.settle_backlog(1);
-            }
-        }
-    }
-
-    /// Ends a parked record without delivery. If its key is held because of it, what waits behind it may go.
-    fn give_up(&mut self, parked: Parked, releases: bool, done: Box<dyn FnOnce() + Send>) {
-        let key = parked.change.key_hash();
-        let resolved = Resolved { id: parked.id, action: parked.action, resolution: Resolution::Dropped };
-        let drafts = Drafts { resolved: vec![resolved], ..Drafts::default() };
-        let process = self.process.clone();
-        self.process.keeper.commit(drafts, move |_| {
-            done();
-            process.settle_backlog(1);
-        });
-        if releases {
-            self.process.add_backlog(self.spill.release(key));
-        }
-    }
-
-    /// Changes whose turn has not come within the hold budget are set aside, each with all that waits behind it.
-    fn spill_overdue(&mut self) {
-        let budget = self.spec.hold_budget.as_millis() as u64;
-        let now = self.process.clock.mint();
-        while let Some(&slot) = self.ready.front() {
-            let task = &self.tasks[slot];
-            if task.resolves.is_some() || now.saturating_sub(task.epoch) <= budget {
-                break;
-            }
-            self.ready.pop_front();
-            let key = task.key;
-            self.spill_task(slot);
-            self.spill_waiting(key);
-            self.ready.extend(self.keys.leave(key));
-        }
-    }
-
     /// Hands over what may run now.
     fn dispatch(&mut self) {
         let free = self.spec.max_parallelism.saturating_sub(self.running).min(self.ready.len());
@@ -550,30 +402,16 @@ impl Desk {
         let (tasks, scope, unique) = (&mut self.tasks, &self.scope_of_keys, self.bounds.unique_ids);
         let jobs = self.ready.drain(..free).map(|slot| {
             let task = &mut tasks[slot];
-            task.handed_over = true;
+            let claim = Claim::default();
+            task.claim = Some(claim.clone());
             let position = (!unique).then(|| task.change.position());
             let identity = Identity { scope: scope.clone(), hash: task.hash, position };
             let delivery = Delivery { change: task.change.clone(), identity, attempt: 0 };
-            Job { slot, delivery, epoch: task.epoch, resolves: task.resolves }
+            Job { slot, delivery, epoch: task.epoch, resolves: task.resolves, claim }
         });
         let jobs: Vec<Job> = jobs.collect();
         self.running += jobs.len();
         let _ = self.jobs.send(jobs);
-    }
-
-    /// Takes up what was set aside, once half of the share is free.
-    fn take_up(&mut self) {
-        let room = self.bounds.share.unwrap_or(usize::MAX).min(4096) / 2;
-        if self.taking_up || !self.spill.has_line() || self.tasks.len() >= room.max(1) || self.process.is_stopping() {
-            return;
-        }
-        self.taking_up = true;
-        let waiting = self.spill.take(256);
-        let post = self.post.clone();
-        let ids = waiting.iter().map(|waiting| waiting.id).collect();
-        self.process.keeper.read_parked(ids, move |found| {
-            post.send(Mail::Taken(waiting, found));
-        });
     }
 
     fn close_epochs(&mut self, mut send: impl FnMut(&Capability<Epoch>, std::vec::Drain<'_, Report>)) {

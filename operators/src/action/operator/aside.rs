@@ -1,0 +1,208 @@
+//! Setting aside what an action has no room or no time for, and taking it up again.
+//!
+//! The order of a key is kept by one rule: a record is asked for only when everything before it in its key has an outcome, or
+//! a record asked for earlier. So a change that is being called goes aside itself before those that wait behind it. From then
+//! on its call settles the record, and whoever claims the call first, the driver with an answer or the desk with a record,
+//! decides which of the two it is.
+
+use super::{Desk, Mail, Task};
+use crate::action::driver::{Answer, Called};
+use crate::action::operator::park;
+use crate::action::spill::Waiting;
+use crate::change::Change;
+use crate::checkpoint::keeper::Drafts;
+use crate::checkpoint::store::{Cause, ChangeHash, Note, Outcome, ParkedId, Resolution, Resolved};
+use crate::position::Epoch;
+
+impl Desk {
+    /// Whether the action holds its share of the window.
+    pub(super) fn is_full(&self) -> bool {
+        self.bounds.share.is_some_and(|share| self.tasks.len() >= share)
+    }
+
+    /// Whether a change of this key is at the desk that has no outcome, and no record on its way.
+    pub(super) fn is_unsettled(&self, key: u64) -> bool {
+        self.keys.first(key).is_some_and(|first| !self.is_record(first))
+    }
+
+    fn is_record(&self, slot: usize) -> bool {
+        let task = &self.tasks[slot];
+        task.resolves.is_some() || task.is_aside
+    }
+
+    /// When there is no room, the changes of a key go aside together, as far as they may. If they kept their places, later
+    /// changes of their keys would have to wait here too, until they fill the window for all actions.
+    pub(super) fn make_room(&mut self, key: u64) {
+        let Some(first) = self.keys.first(key) else { return };
+        if self.tasks[first].claim.is_none() && !self.is_record(first) {
+            self.ready.retain(|slot| *slot != first);
+            self.spill_task(first);
+            self.spill_waiting(key);
+            self.ready.extend(self.keys.leave(key));
+        } else if self.set_called_aside(first) {
+            self.spill_waiting(key);
+        }
+    }
+
+    /// Sets a change aside that is being called. `false` if its answer has come first and its note is on its way.
+    fn set_called_aside(&mut self, slot: usize) -> bool {
+        if self.is_record(slot) {
+            return true;
+        }
+        let task = &mut self.tasks[slot];
+        if !task.claim.as_ref().is_some_and(|claim| claim.take()) {
+            return false;
+        }
+        task.is_aside = true;
+        let note = Note {
+            action: self.number,
+            change: task.hash,
+            position: task.change.position(),
+            epoch: task.epoch,
+            outcome: Outcome::Parked,
+        };
+        let record = park(&self.spec.name, Cause::Overflow, String::new(), 0, task.hash, &task.change);
+        let drafts = Drafts { notes: vec![note], parked: vec![record], ..Drafts::default() };
+        let post = self.post.clone();
+        self.process.keeper.commit(drafts, move |ids| {
+            post.send(Mail::StoredCalled(slot, ids[0]));
+        });
+        true
+    }
+
+    /// The record of a change that is being called is durable: the change lets go of its epoch and its room.
+    pub(super) fn stored_called(&mut self, slot: usize, id: ParkedId) {
+        let task = &mut self.tasks[slot];
+        task.resolves = Some(id);
+        let (epoch, called) = (task.epoch, task.called.take());
+        let open = self.open.get_mut(&epoch).expect("an epoch with records on their way is open");
+        open.pending -= 1;
+        open.parked += 1;
+        self.live(0, 0, 1);
+        self.process.taken_up();
+        // Before the room is given back: a source that finds neither may end.
+        self.process.add_backlog(1);
+        self.process.in_flight.give_back(1);
+        if let Some(called) = called {
+            self.called(called);
+        }
+    }
+
+    /// The answer of a call whose change was set aside meanwhile: it settles the record, once that has its number.
+    pub(super) fn called(&mut self, called: Called) {
+        let task = &mut self.tasks[called.slot];
+        let Some(id) = task.resolves else {
+            task.called = Some(called);
+            return;
+        };
+        let Called { slot, outcome, attempt, permit } = called;
+        let delivered = outcome.is_ok();
+        let mut drafts = Drafts::default();
+        match outcome {
+            Ok(()) => drafts.resolved.push(Resolved { id, action: self.spec.name.clone(), resolution: Resolution::Delivered }),
+            Err((cause, error)) => {
+                let mut record = park(&self.spec.name, cause, error, attempt, task.hash, &task.change);
+                record.id = id;
+                drafts.parked.push(record);
+            }
+        }
+        let post = self.post.clone();
+        self.process.keeper.commit(drafts, move |_| {
+            post.send(Mail::Answers(vec![Answer::Settled { slot, delivered }]));
+            drop(permit);
+        });
+    }
+
+    /// Parks changes of an epoch; those marked `true` come back by themselves. The epoch stays open until they are durable.
+    pub(super) fn set_aside(&mut self, epoch: Epoch, changes: Vec<(Change, ChangeHash, Cause, String, bool)>) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut drafts = Drafts::default();
+        let mut keys = Vec::with_capacity(changes.len());
+        for (change, hash, cause, error, returns) in changes {
+            keys.push((change.key_hash(), returns));
+            drafts.notes.push(Note {
+                action: self.number,
+                change: hash,
+                position: change.position(),
+                epoch,
+                outcome: Outcome::Parked,
+            });
+            drafts.parked.push(park(&self.spec.name, cause, error, 0, hash, &change));
+        }
+        let post = self.post.clone();
+        self.process.keeper.commit(drafts, move |ids| {
+            let stored = ids.into_iter().zip(keys);
+            // A record that does not come back is told with id 0.
+            let waiting = stored.map(|(id, (key, returns))| Waiting { id: if returns { id } else { 0 }, key }).collect();
+            let _ = post.send(Mail::Stored(epoch, waiting));
+        });
+    }
+
+    /// Sets aside what waits behind the change that a key is busy with, which must be settled, or go first. Records that were
+    /// taken up stay: they are durable, and in the line they would stand behind later ones of their key.
+    pub(super) fn spill_waiting(&mut self, key: u64) {
+        for slot in self.keys.take_waiting(key) {
+            match self.tasks[slot].resolves {
+                Some(_) => {
+                    self.keys.enter(key, slot);
+                }
+                None => self.spill_task(slot),
+            }
+        }
+    }
+
+    fn spill_task(&mut self, slot: usize) {
+        let Task { change, epoch, key, hash, .. } = self.tasks.remove(slot);
+        self.spill.leads(key);
+        self.set_aside(epoch, vec![(change, hash, Cause::Overflow, String::new(), true)]);
+    }
+
+    /// Everything that waits at the desk for a key that is now held goes aside behind it.
+    pub(super) fn move_behind_held(&mut self, key: u64) {
+        for slot in self.keys.take_waiting(key) {
+            let task = self.tasks.remove(slot);
+            match task.resolves {
+                Some(id) => {
+                    self.spill.back(Waiting { id, key });
+                    self.process.settle_backlog(1);
+                    self.process.put_down();
+                }
+                None => {
+                    self.spill.leads(key);
+                    self.set_aside(task.epoch, vec![(task.change, task.hash, Cause::Held, String::new(), true)]);
+                }
+            }
+        }
+    }
+
+    /// What has not been settled within the hold budget is set aside, so that the mark can move on: changes whose turn has not
+    /// come, and changes whose call takes that long, each with all that waits behind it.
+    pub(super) fn spill_overdue(&mut self) {
+        let budget = self.spec.hold_budget.as_millis() as u64;
+        let now = self.process.clock.mint();
+        let is_overdue = |epoch: Epoch| now.saturating_sub(epoch) > budget;
+        if !self.open.keys().next().is_some_and(|oldest| is_overdue(*oldest)) {
+            return;
+        }
+        let overdue = self.tasks.iter().filter(|(_, task)| task.resolves.is_none() && is_overdue(task.epoch));
+        let keys: Vec<u64> = overdue.map(|(_, task)| task.key).collect();
+        keys.into_iter().for_each(|key| self.make_room(key));
+    }
+
+    /// Takes up what was set aside, once half of the share is free.
+    pub(super) fn take_up(&mut self) {
+        let room = self.bounds.share.unwrap_or(usize::MAX).min(4096) / 2;
+        if self.taking_up || !self.spill.has_line() || self.tasks.len() >= room.max(1) || self.process.is_stopping() {
+            return;
+        }
+        self.taking_up = true;
+        let waiting = self.spill.take(256);
+        let post = self.post.clone();
+        let ids = waiting.iter().map(|waiting| waiting.id).collect();
+        self.process.keeper.read_parked(ids, move |found| {
+            post.send(Mail::Taken(waiting, found));
+        });
+    }
+}
