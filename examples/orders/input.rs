@@ -46,12 +46,8 @@ impl Args {
 
     /// Makes what is not there.
     pub fn make_input(&self) -> highwater::Result {
-        let spec = InputSpec {
-            events: self.events,
-            customers: self.customers_count,
-            duplicates: self.duplicates,
-            seed: self.seed,
-        };
+        let spec =
+            InputSpec { events: self.events, customers: self.customers_count, duplicates: self.duplicates, seed: self.seed };
         let (input, customers) = (self.input(), self.customers());
         make_folder_of(&input)?;
         make_folder_of(&customers)?;
@@ -60,7 +56,10 @@ impl Args {
         }
         if !input.exists() {
             let bar = ProgressBar::new(spec.events);
-            bar.set_style(ProgressStyle::with_template("making input  {bar:40} {percent:>3} %  {human_pos} lines").expect("the template is fixed"));
+            bar.set_style(
+                ProgressStyle::with_template("making input  {bar:40} {percent:>3} %  {human_pos} lines")
+                    .expect("the template is fixed"),
+            );
             generate_orders(&input, &spec, |done| bar.set_position(done)).map_err(|error| cannot_make(&input, error))?;
             bar.finish_and_clear();
         }

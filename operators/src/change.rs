@@ -416,7 +416,15 @@ mod tests {
     const AT: Position = Position { partition: 3, at: 40, within: 0 };
 
     fn parts<'a>() -> Parts<'a> {
-        Parts { id: "7", table: "orders", key: Some("k"), operation: Operation::Update, time_ms: 5, before: None, after: Some("{\"a\":1}") }
+        Parts {
+            id: "7",
+            table: "orders",
+            key: Some("k"),
+            operation: Operation::Update,
+            time_ms: 5,
+            before: None,
+            after: Some("{\"a\":1}"),
+        }
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! What the workers of one process share: clock, window, books, keeper, and the word that ends it all.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -16,15 +15,15 @@ use crate::action::spec::ActionSpec;
 use crate::books::Books;
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::read_so_far::ReadSoFar;
-use crate::checkpoint::store::{ChangeHash, Outcome, ParkedHead, Restored, StateSegment};
 use crate::epoch::EpochClock;
-use crate::error::{Error, Result};
+use crate::halt::Halt;
 use crate::hash::ChangeHasher;
+use crate::heritage::Heritage;
 use crate::in_flight::InFlight;
 use crate::lookup::Lookup;
 use crate::lookup::loader::Asks;
 use crate::offload::Post;
-use crate::position::{Epoch, Position, ResumeToken};
+use crate::position::Epoch;
 
 /// Shards that keyed state is dealt in: a key's shard is the top byte of its hash, its worker the shard modulo workers.
 pub const SHARDS: u64 = 256;
@@ -92,90 +91,6 @@ pub struct Process {
     commands: Mutex<HashMap<(String, usize), Post<Command>>>,
     asks: Mutex<HashMap<String, Asks>>,
     permits: Mutex<HashMap<String, Arc<Semaphore>>>,
-}
-
-/// What the last run left, for the operators that continue its work.
-#[derive(Debug, Default)]
-pub struct Heritage {
-    /// Where each partition continues.
-    pub mark: BTreeMap<u32, ResumeToken>,
-    /// Number and epoch of the last save.
-    pub last_save: (u64, Epoch),
-    /// Whether all sources had ended at the last save.
-    pub ended: bool,
-    /// Live operator state, released once all workers are built.
-    state: Mutex<Arc<Vec<(u64, StateSegment)>>>,
-    /// Outcomes above the mark, by action.
-    pub ledger: HashMap<u16, Arc<LedgerAbove>>,
-    /// Action numbers by name.
-    pub actions: BTreeMap<String, u16>,
-    /// Everything parked.
-    pub parked: Arc<Vec<ParkedHead>>,
-}
-
-/// The outcomes of one action that earlier runs noted above the mark.
-#[derive(Debug, Default)]
-pub struct LedgerAbove {
-    outcomes: HashMap<(ChangeHash, Position), Outcome>,
-    unmet: AtomicUsize,
-}
-
-impl LedgerAbove {
-    /// The outcome of a change that is read again, if it had one. Each is asked for once.
-    pub fn meet(&self, change: ChangeHash, position: Position) -> Option<Outcome> {
-        let outcome = self.outcomes.get(&(change, position)).copied();
-        if outcome.is_some() {
-            self.unmet.fetch_sub(1, Ordering::Relaxed);
-        }
-        outcome
-    }
-
-    /// Whether there may still be one to meet. Once all were met, nobody needs to hash a change to ask.
-    pub fn is_open(&self) -> bool {
-        self.unmet.load(Ordering::Relaxed) > 0
-    }
-}
-
-impl Heritage {
-    /// Takes over what a store restored.
-    pub fn from_restored(restored: &mut Restored) -> Self {
-        let mut ledger: HashMap<u16, LedgerAbove> = HashMap::new();
-        for note in std::mem::take(&mut restored.notes) {
-            let above = ledger.entry(note.action).or_default();
-            above.outcomes.insert((note.change, note.position), note.outcome);
-        }
-        let checkpoint = restored.checkpoint.take().unwrap_or_default();
-        Heritage {
-            mark: checkpoint.mark,
-            last_save: (checkpoint.number, checkpoint.epoch),
-            ended: checkpoint.ended,
-            state: Mutex::new(Arc::new(std::mem::take(&mut restored.state))),
-            ledger: ledger
-                .into_iter()
-                .map(|(action, mut above)| {
-                    *above.unmet.get_mut() = above.outcomes.len();
-                    (action, Arc::new(above))
-                })
-                .collect(),
-            actions: std::mem::take(&mut restored.actions),
-            parked: Arc::new(std::mem::take(&mut restored.parked)),
-        }
-    }
-
-    /// The live state segments, in the order of saves.
-    pub fn state(&self) -> Arc<Vec<(u64, StateSegment)>> {
-        self.state.lock().clone()
-    }
-
-    /// Forgets the segments, once every worker has taken what it needs.
-    pub fn release_state(&self) {
-        *self.state.lock() = Arc::default();
-    }
-
-    /// Ids and positions that have an outcome above the mark or stand parked: dedup must know them before the first change.
-    pub fn outcomes_by_change(&self) -> impl Iterator<Item = (ChangeHash, Position)> + '_ {
-        self.ledger.values().flat_map(|above| above.outcomes.keys().copied())
-    }
 }
 
 impl Process {
@@ -338,73 +253,5 @@ impl Stats {
     pub fn first_new(&self, since_start: Duration) {
         let us = (since_start.as_micros() as u64).max(1);
         let _ = self.first_new_us.compare_exchange(0, us, Ordering::Relaxed, Ordering::Relaxed);
-    }
-}
-
-/// What ends a process early: a failure, a crash made by a test, or a person in a hurry.
-#[derive(Debug, Default)]
-pub struct Halt {
-    halted: AtomicBool,
-    why: Mutex<Option<Ending>>,
-    #[cfg(feature = "testing")]
-    /// Where a test makes the process crash.
-    pub failpoints: crate::testing::failpoint::Failpoints,
-}
-
-/// Why a process ended early.
-#[derive(Debug)]
-pub enum Ending {
-    /// Something failed that the pipeline must not go on with.
-    Failed(Error),
-    /// Left without draining: what is unfinished is read again by the next run.
-    Abandoned,
-    /// A failpoint fired.
-    Crashed,
-}
-
-impl Halt {
-    /// Ends the process because of an error. The first reason counts.
-    pub fn fail(&self, error: Error) {
-        self.end(Ending::Failed(error));
-    }
-
-    /// Ends the process for a reason. The first reason counts.
-    pub fn end(&self, ending: Ending) {
-        self.why.lock().get_or_insert(ending);
-        self.halted.store(true, Ordering::Release);
-    }
-
-    /// Whether the process is to end now.
-    pub fn is_halted(&self) -> bool {
-        self.halted.load(Ordering::Acquire)
-    }
-
-    /// Whether nothing may become durable any more.
-    pub fn is_frozen(&self) -> bool {
-        self.is_halted() && matches!(*self.why.lock(), Some(Ending::Crashed | Ending::Failed(_)))
-    }
-
-    /// Why the process ended, taken once.
-    pub fn take(&self) -> Result<Option<Ending>> {
-        match self.why.lock().take() {
-            Some(Ending::Failed(error)) => Err(error),
-            other => Ok(other),
-        }
-    }
-
-    /// Passes a failpoint. `true`: the process has crashed here and the caller does nothing more.
-    pub fn passes(&self, failpoint: &str) -> bool {
-        #[cfg(feature = "testing")]
-        {
-            if self.failpoints.pass(failpoint) {
-                self.end(Ending::Crashed);
-            }
-            self.is_frozen()
-        }
-        #[cfg(not(feature = "testing"))]
-        {
-            let _ = failpoint;
-            false
-        }
     }
 }

@@ -242,7 +242,11 @@ impl<'a> Walk<'a> {
                 }
             }
             _ => {
-                while self.text.get(self.at).is_some_and(|byte| !matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r')) {
+                while self
+                    .text
+                    .get(self.at)
+                    .is_some_and(|byte| !matches!(byte, b',' | b'}' | b']' | b' ' | b'\t' | b'\n' | b'\r'))
+                {
                     self.at += 1;
                 }
             }
@@ -331,7 +335,8 @@ mod tests {
             let object = random_object(&mut dice, 3);
             for text in [serde_json::to_string(&object).unwrap(), serde_json::to_string_pretty(&object).unwrap()] {
                 let row = Row::json(text.as_bytes());
-                let all: Vec<(String, Json)> = row.to_vec().into_iter().map(|(name, value)| (name.into(), json_of(value))).collect();
+                let all: Vec<(String, Json)> =
+                    row.to_vec().into_iter().map(|(name, value)| (name.into(), json_of(value))).collect();
                 let expected: Vec<(String, Json)> = object.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
                 let sorted = |mut all: Vec<(String, Json)>| {
                     all.sort_by(|a, b| a.0.cmp(&b.0));
@@ -364,7 +369,10 @@ mod tests {
     fn separated_fields_tell_null_from_absent_and_empty() {
         let fields = Fields::new([("a", Some("1")), ("b", None), ("c", Some(""))]);
         let row = Row::fields(&fields);
-        assert_eq!(row.pick(["c", "b", "a", "d"]), [Some(Value::Text("".into())), Some(Value::Null), Some(Value::Text("1".into())), None]);
+        assert_eq!(
+            row.pick(["c", "b", "a", "d"]),
+            [Some(Value::Text("".into())), Some(Value::Null), Some(Value::Text("1".into())), None]
+        );
         assert_eq!(row.to_vec().len(), 3);
     }
 }

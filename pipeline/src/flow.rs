@@ -122,8 +122,7 @@ impl<'s> Flow<'s> {
         let (Some(source), Some(partitions)) = (running.plan.sources.get(&name), running.partitions.get(&name)) else {
             return self.planned(node);
         };
-        let (changes, reports) =
-            ingest(self.scope, process, &name, source.clone(), partitions, running.plan.fan(node));
+        let (changes, reports) = ingest(self.scope, process, &name, source.clone(), partitions, running.plan.fan(node));
         self.report(reports);
         let lines = SourceLines::new(&process.books, &name);
         let upstream = Upstream { read: vec![lines.read.id], ended: vec![lines.rejected.id], ..Upstream::default() };
@@ -258,10 +257,7 @@ impl<'s> Changes<'s> {
 
     /// Lets a test tell the checkpoint what it likes, as a broken operator would.
     #[cfg(feature = "testing")]
-    pub fn misreport(
-        &self,
-        reports: impl FnOnce(&Arc<Process>, StreamVec<'s, Epoch, Change>) -> Stream<'s, Epoch, Vec<Report>>,
-    ) {
+    pub fn misreport(&self, reports: impl FnOnce(&Arc<Process>, StreamVec<'s, Epoch, Change>) -> Stream<'s, Epoch, Vec<Report>>) {
         if let Some((_, process)) = self.flow.running() {
             self.flow.report(reports(process, self.stream.clone()));
         }

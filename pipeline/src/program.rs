@@ -130,7 +130,10 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
             .after_help(example)
             .args_conflicts_with_subcommands(true)
             .subcommand(with_settings("run", "Runs the pipeline (the default)"))
-            .subcommand(with_settings("check", "Says what is wrong with the pipeline, all of it at once; reads and writes no change"))
+            .subcommand(with_settings(
+                "check",
+                "Says what is wrong with the pipeline, all of it at once; reads and writes no change",
+            ))
             .subcommand(with_settings("graph", "Prints the shape of the pipeline").arg(
                 clap::Arg::new("dot").long("dot").action(clap::ArgAction::SetTrue).help("Print it in the language of Graphviz"),
             ))

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use comfy_table::{CellAlignment, Table, presets};
 use highwater_operators::books::Account;
-use highwater_operators::process::{Ending, Process};
+use highwater_operators::halt::Ending;
+use highwater_operators::process::Process;
 use serde::Serialize;
 
 use crate::run::Opened;
@@ -101,7 +102,8 @@ impl Report {
                 .accounts()
                 .into_iter()
                 .map(|(action, account)| {
-                    let mut books = ActionBooks::new(&live, process, &account, resolved.get(&action).copied().unwrap_or_default());
+                    let mut books =
+                        ActionBooks::new(&live, process, &account, resolved.get(&action).copied().unwrap_or_default());
                     books.output = opened.places.get(&action).cloned();
                     (action, books)
                 })
@@ -129,9 +131,7 @@ impl Report {
     pub fn table(&self) -> String {
         let mut actions = Table::new();
         actions.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-        actions.set_header([
-            "action", "read", "duplicate", "rejected", "filtered", "delivered", "parked", "in flight", "output",
-        ]);
+        actions.set_header(["action", "read", "duplicate", "rejected", "filtered", "delivered", "parked", "in flight", "output"]);
         for (name, books) in &self.actions {
             let dropped = if books.dropped > 0 { format!(" ({} dropped)", count(books.dropped)) } else { String::new() };
             actions.add_row([

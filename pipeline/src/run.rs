@@ -15,10 +15,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use highwater_operators::checkpoint::operator::Cadence;
-use highwater_operators::process::{Ending, Process};
-use highwater_operators::{Epoch, Error, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use highwater_operators::checkpoint::operator::Cadence;
+use highwater_operators::halt::Ending;
+use highwater_operators::process::Process;
+use highwater_operators::{Epoch, Error, Result};
 use parking_lot::Mutex;
 use timely::{CommunicationConfig, WorkerConfig};
 
@@ -140,7 +141,8 @@ fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) ->
         };
         // A worker that is gone would leave the others waiting for ever: its panic ends the whole process.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
+            let text =
+                panic.downcast_ref::<&str>().map(|text| (*text).to_owned()).or_else(|| panic.downcast_ref::<String>().cloned());
             process.halt.fail(Error::stop(format!("a worker panicked: {}", text.unwrap_or_default())));
             for dataflow in worker.installed_dataflows() {
                 worker.drop_dataflow(dataflow);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use highwater::operators::checkpoint::requests::{Request, leave_request};
 use highwater::prelude::*;
 use highwater::run::{Build, Control};
 use highwater::settings::Settings;
@@ -229,6 +230,12 @@ fn an_action_with_parked_changes_is_not_to_be_removed_and_one_without_is() {
     support::run(&settings, &recording(&poisoned, &record, &["one", "two"])).unwrap();
     let error = refusal(&settings, &recording(&poisoned, &record, &["one"]));
     assert!(error.contains("action \"two\" is no longer in the pipeline, but 1 changes are parked for it"), "{error}");
+    // The way out that it names.
+    let data = settings.data.clone().unwrap();
+    let parked: Vec<u64> = books::inspect(&data).parked_heads().filter(|head| head.action == "two").map(|head| head.id).collect();
+    leave_request(&data, Request::Drop { id: parked[0] }).unwrap();
+    let report = support::run(&settings, &recording(&poisoned, &record, &["one"])).unwrap();
+    assert_eq!((report.actions["one"].delivered, report.actions["one"].parked), (1, 1));
 
     let folder = support::folder();
     let settings = support::settings(folder.path().join("data"), 2);

@@ -125,13 +125,28 @@ mod tests {
 
     #[test]
     fn empty_rows_leave_no_comma() {
-        assert_eq!(written(|line| { line.row(Row::json(b"{ }")).field("a", "\"").row(Row::ABSENT); }), "{\"a\":\"\\\"\"}\n");
+        assert_eq!(
+            written(|line| {
+                line.row(Row::json(b"{ }")).field("a", "\"").row(Row::ABSENT);
+            }),
+            "{\"a\":\"\\\"\"}\n"
+        );
     }
 
     #[test]
     fn nested_objects_keep_their_braces() {
         let row = Row::json(b"{\"a\":{\"b\":{}}}");
-        assert_eq!(written(|line| { line.row(row); }), "{\"a\":{\"b\":{}}}\n");
-        assert_eq!(written(|line| { line.object("r", row).object("n", Row::ABSENT); }), "{\"r\":{\"a\":{\"b\":{}}},\"n\":null}\n");
+        assert_eq!(
+            written(|line| {
+                line.row(row);
+            }),
+            "{\"a\":{\"b\":{}}}\n"
+        );
+        assert_eq!(
+            written(|line| {
+                line.object("r", row).object("n", Row::ABSENT);
+            }),
+            "{\"r\":{\"a\":{\"b\":{}}},\"n\":null}\n"
+        );
     }
 }

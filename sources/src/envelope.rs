@@ -51,9 +51,8 @@ pub fn parse(block: Bytes, position: Position) -> Result<Change, String> {
     let envelope: Envelope<'_> = serde_json::from_str(line).map_err(|error| explain(&error))?;
     let id = name("id", envelope.id)?.ok_or("\"id\" is null; every change needs an id")?;
     let key = envelope.key.map(|key| name("key", key)).transpose()?.flatten();
-    let operation = Operation::parse(&envelope.op).ok_or_else(|| {
-        format!("\"op\" is \"{}\"; it must be \"insert\", \"update\", \"delete\" or \"read\"", envelope.op)
-    })?;
+    let operation = Operation::parse(&envelope.op)
+        .ok_or_else(|| format!("\"op\" is \"{}\"; it must be \"insert\", \"update\", \"delete\" or \"read\"", envelope.op))?;
     let parts = Parts {
         id: &id,
         table: &envelope.table,

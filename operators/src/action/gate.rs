@@ -6,7 +6,8 @@ use crate::action::spec::{ActionSpec, Condition};
 use crate::change::Change;
 use crate::checkpoint::store::{Cause, ChangeHash, Outcome};
 use crate::guard::panic::guarded;
-use crate::process::{LedgerAbove, Process};
+use crate::heritage::LedgerAbove;
+use crate::process::Process;
 
 /// What is to become of a change at an action.
 pub(crate) enum Verdict {
@@ -42,7 +43,8 @@ impl Gate {
         self.evaluate(changes);
         let ledger = self.ledger.as_ref().filter(|ledger| ledger.is_open());
         for (change, passed) in changes.drain(..).zip(self.passes.drain(..)) {
-            let hash = if self.hash_always || ledger.is_some() || passed.is_err() { self.process.hasher.hash(&change) } else { 0 };
+            let hash =
+                if self.hash_always || ledger.is_some() || passed.is_err() { self.process.hasher.hash(&change) } else { 0 };
             let met = ledger.and_then(|ledger| ledger.meet(hash, change.position()));
             let verdict = match (met, passed) {
                 (Some(outcome), _) => Verdict::Met(hash, outcome),

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::checkpoint::store::{CheckpointStore, Group, Note, Parked, ParkedId, Resolution, Resolved, Save};
 use crate::error::Result;
-use crate::process::Halt;
+use crate::halt::Halt;
 
 /// What is to become durable together, and whom to tell.
 #[derive(Default)]

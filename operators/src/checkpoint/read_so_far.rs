@@ -23,7 +23,10 @@ impl ReadSoFar {
         let path = directory.join("read-so-far");
         let earlier = std::fs::read(&path).unwrap_or_default();
         let earlier = earlier.as_chunks().0.iter().enumerate().map(|(n, order)| (n as PartitionId, u64::from_le_bytes(*order)));
-        ReadSoFar { earlier: earlier.collect(), file: OpenOptions::new().create(true).truncate(false).write(true).open(&path).ok() }
+        ReadSoFar {
+            earlier: earlier.collect(),
+            file: OpenOptions::new().create(true).truncate(false).write(true).open(&path).ok(),
+        }
     }
 
     /// Whether an earlier run had read beyond this order of a resume token.

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Weak};
 
-use highwater_operators::process::{Ending, Process};
+use highwater_operators::halt::Ending;
+use highwater_operators::process::Process;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 

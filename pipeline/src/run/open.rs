@@ -1,7 +1,7 @@
 //! Opens everything a run needs, and refuses what does not fit the checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -10,18 +10,23 @@ use highwater_operators::books::Books;
 use highwater_operators::checkpoint::embedded::EmbeddedStore;
 use highwater_operators::checkpoint::keeper::Keeper;
 use highwater_operators::checkpoint::read_so_far::ReadSoFar;
-use highwater_operators::checkpoint::store::{Cause, CheckpointStore, CutBackFile, Group, Restored};
+use highwater_operators::checkpoint::requests::{Request, pending_requests, remove_request};
+use highwater_operators::checkpoint::store::{
+    Cause, CheckpointStore, CutBackFile, Group, ParkedHead, Resolution, Resolved, Restored,
+};
+use highwater_operators::halt::Halt;
 use highwater_operators::hash::ChangeHasher;
+use highwater_operators::heritage::Heritage;
 use highwater_operators::in_flight::InFlight;
 use highwater_operators::ingest::Partition;
-use highwater_operators::process::{Halt, Heritage, Limits, Process};
+use highwater_operators::process::{Limits, Process};
 use highwater_operators::{Error, Result};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use crate::plan::Plan;
-use crate::run::control::Control;
 use crate::run::Partitions;
+use crate::run::control::Control;
 use crate::settings::Settings;
 
 /// Everything a run needs.
@@ -51,6 +56,7 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
     let directory = settings.data(name);
     let mut store = EmbeddedStore::open(&directory, name)?;
     let mut restored = store.restore()?;
+    drop_orphans(&mut store, &directory, plan, &mut restored)?;
     check_actions(plan, &restored)?;
     let named = name_partitions(plan)?;
     let bytes = bytes_to_read(plan, &named, &restored);
@@ -67,15 +73,15 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
     cut_back(plan, &files, restored.generation)?;
 
     let books = restored.checkpoint.as_ref().map(|save| save.books.clone()).unwrap_or_default();
-    let resumed_from = restored.checkpoint.is_some().then(|| {
-        books.iter().filter(|(line, _)| line.starts_with("read ")).map(|(_, count)| count).sum()
-    });
+    let resumed_from = restored
+        .checkpoint
+        .is_some()
+        .then(|| books.iter().filter(|(line, _)| line.starts_with("read ")).map(|(_, count)| count).sum());
     let halt = Arc::new(Halt::default());
     let workers = settings.workers();
     let actions = plan.actions.len().max(1);
     let in_flight = InFlight::new(settings.in_flight_changes * actions as u64, settings.in_flight_mib << 20);
-    let (keeper, keeper_thread) =
-        Keeper::start(Box::new(store), restored.next_parked, restored.resolved.clone(), halt.clone());
+    let (keeper, keeper_thread) = Keeper::start(Box::new(store), restored.next_parked, restored.resolved.clone(), halt.clone());
     let (sink_writer, writer_thread) = SinkWriter::start(files, in_flight.clone(), halt.clone());
     let limits = Limits {
         pipeline: name.to_owned(),
@@ -132,7 +138,8 @@ fn number_partitions(store: &mut EmbeddedStore, restored: &mut Restored, named: 
         for number in checkpoint.mark.keys() {
             let known = restored.partitions.get(number).map(String::as_str).unwrap_or("unknown");
             if !there.contains(known) {
-                let found = if there.is_empty() { "none".to_owned() } else { there.iter().cloned().collect::<Vec<_>>().join(", ") };
+                let found =
+                    if there.is_empty() { "none".to_owned() } else { there.iter().cloned().collect::<Vec<_>>().join(", ") };
                 return Err(Error::stop(format!(
                     "the checkpoint continues partition {known}, which its source no longer has (found: {found}); if the input \
                      was replaced on purpose, start with a new data directory, else give the old input back"
@@ -172,6 +179,27 @@ fn global_ids(plan: &Plan, partitions: &Partitions) -> Vec<bool> {
         }
     }
     global
+}
+
+/// Carries out requests to drop what is parked for actions that the pipeline has no more: no worker would.
+fn drop_orphans(store: &mut EmbeddedStore, directory: &Path, plan: &Plan, restored: &mut Restored) -> Result {
+    let mut group = Group::default();
+    let mut done = Vec::new();
+    for (path, request) in pending_requests(directory)? {
+        let Request::Drop { id } = request else { continue };
+        let orphan =
+            |head: &ParkedHead| head.id == id && head.cause != Cause::Rejected && !plan.actions.contains_key(&head.action);
+        if let Some(place) = restored.parked.iter().position(orphan) {
+            let action = restored.parked.remove(place).action;
+            restored.resolved.entry(action.clone()).or_default().1 += 1;
+            group.resolved.push(Resolved { id, action, resolution: Resolution::Dropped });
+            done.push(path);
+        }
+    }
+    if !group.resolved.is_empty() {
+        store.commit(&group)?;
+    }
+    done.iter().try_for_each(|path| remove_request(path))
 }
 
 /// An action that still has parked changes must not vanish under them.

@@ -6,13 +6,12 @@
 //! one value, and no outcome of such an action needs a note. Saved apart (a length here, a list of outcomes there), a crash
 //! between the two loses or doubles lines.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::thread::JoinHandle;
+mod writer;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use hashbrown::{HashMap, HashSet};
-use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hashbrown::HashSet;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
@@ -27,12 +26,14 @@ use crate::change::Change;
 use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::report::Report;
 use crate::checkpoint::store::{Cause, CutBackFile, Note, Outcome, ParkedId, Resolution, Resolved};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::filter::Filters;
 use crate::guard::panic::guarded;
 use crate::offload::{Wake, mailbox};
 use crate::position::Epoch;
-use crate::process::{Halt, Process};
+use crate::process::Process;
+
+pub use self::writer::SinkWriter;
 
 /// A sink that writes files which are cut back on resume.
 ///
@@ -67,156 +68,6 @@ pub trait CutBackOutput: Send {
 
 /// Makes what was appended durable.
 pub type Syncer = Box<dyn Fn() -> Result + Send + Sync>;
-
-/// The thread that writes, and the lengths it has reached. Cheap to clone.
-#[derive(Clone)]
-pub struct SinkWriter {
-    jobs: Sender<Job>,
-    shared: Arc<Mutex<Shared>>,
-}
-
-#[derive(Default)]
-struct Shared {
-    sealed: Vec<CutBackFile>,
-    outputs: Vec<Arc<Progress>>,
-}
-
-/// How far an output has come.
-struct Progress {
-    action: String,
-    path: String,
-    lengths: Mutex<Lengths>,
-}
-
-#[derive(Default)]
-struct Lengths {
-    /// Length at the end of each epoch, from the last saved one on.
-    ends: VecDeque<(Epoch, u64)>,
-    /// Length at the end of the last epoch taken out of `ends`.
-    base: u64,
-    synced: u64,
-    sync: Option<Arc<Syncer>>,
-}
-
-enum Job {
-    Open(Arc<Progress>, Box<dyn CutBackOutput>, usize),
-    Append { output: usize, bytes: Vec<u8>, epoch: Epoch, units: u64 },
-    Ticket(Sender<()>),
-    Close,
-}
-
-impl SinkWriter {
-    /// Starts the writing thread. `sealed` are the files of earlier runs, which stay in every checkpoint as they are.
-    pub fn start(sealed: Vec<CutBackFile>, window: Arc<crate::in_flight::InFlight>, halt: Arc<Halt>) -> (Self, JoinHandle<()>) {
-        let (jobs, inbox) = unbounded();
-        let writer = SinkWriter { jobs, shared: Arc::new(Mutex::new(Shared { sealed, outputs: Vec::new() })) };
-        let thread = std::thread::Builder::new()
-            .name("sink-writer".into())
-            .spawn(move || {
-                if let Err(error) = write_all(&inbox, &window, &halt) {
-                    halt.fail(error);
-                }
-            })
-            .expect("the system gives a thread at start");
-        (writer, thread)
-    }
-
-    fn open(&self, action: &str, output: Box<dyn CutBackOutput>) -> usize {
-        let progress = Arc::new(Progress { action: action.to_owned(), path: output.path(), lengths: Mutex::default() });
-        let mut shared = self.shared.lock();
-        shared.outputs.push(progress.clone());
-        let number = shared.outputs.len() - 1;
-        // Sent under the lock, so that numbers and jobs keep one order.
-        let _ = self.jobs.send(Job::Open(progress, output, number));
-        number
-    }
-
-    /// All files with the lengths that stand for the epochs below `frontier`, synced to disk.
-    pub fn files_at(&self, frontier: Epoch) -> Result<Vec<CutBackFile>> {
-        // The writer answers a ticket after everything handed over before it: all of the epochs below the frontier.
-        let (answer, ticket) = bounded(1);
-        let gone = || Error::stop("the thread that writes output files has ended");
-        self.jobs.send(Job::Ticket(answer)).map_err(|_| gone())?;
-        ticket.recv().map_err(|_| gone())?;
-        let (mut files, outputs) = {
-            let shared = self.shared.lock();
-            (shared.sealed.clone(), shared.outputs.clone())
-        };
-        for output in outputs {
-            let (length, synced, sync) = {
-                let mut lengths = output.lengths.lock();
-                while let Some((epoch, length)) = lengths.ends.front().copied() {
-                    if epoch >= frontier {
-                        break;
-                    }
-                    lengths.base = length;
-                    lengths.ends.pop_front();
-                }
-                (lengths.base, lengths.synced, lengths.sync.clone())
-            };
-            // Not under the lock: the writer goes on while the disk works.
-            if let (true, Some(sync)) = (length > synced, sync) {
-                sync()?;
-                output.lengths.lock().synced = length;
-            }
-            if length > 0 {
-                files.push(CutBackFile { action: output.action.clone(), path: output.path.clone(), length });
-            }
-        }
-        Ok(files)
-    }
-
-    /// Ends the thread once everything handed over is written.
-    pub fn close(&self) {
-        let _ = self.jobs.send(Job::Close);
-    }
-}
-
-impl std::fmt::Debug for SinkWriter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("SinkWriter")
-    }
-}
-
-/// An output on the writing thread.
-struct Written {
-    progress: Arc<Progress>,
-    file: Box<dyn CutBackOutput>,
-    length: u64,
-}
-
-fn write_all(inbox: &Receiver<Job>, window: &crate::in_flight::InFlight, halt: &Halt) -> Result {
-    let mut outputs: HashMap<usize, Written> = HashMap::new();
-    while let Ok(job) = inbox.recv() {
-        if halt.is_frozen() {
-            return Ok(());
-        }
-        match job {
-            Job::Open(progress, output, number) => {
-                outputs.insert(number, Written { progress, file: output, length: 0 });
-            }
-            Job::Append { output, bytes, epoch, units } => {
-                let Written { progress, file, length } =
-                    outputs.get_mut(&output).expect("an output is opened before it is written");
-                file.append(&bytes)?;
-                *length += bytes.len() as u64;
-                if halt.passes("sink.written") {
-                    return Ok(());
-                }
-                let mut lengths = progress.lengths.lock();
-                if lengths.sync.is_none() {
-                    lengths.sync = Some(Arc::new(file.syncer()?));
-                }
-                lengths.ends.push_back((epoch, *length));
-                drop(lengths);
-                window.give_back(units);
-            }
-            Job::Ticket(answer) => drop(answer.send(())),
-            Job::Close => return Ok(()),
-        }
-    }
-    Ok(())
-}
 
 /// What comes to the operator from other threads.
 enum Mail {
@@ -375,9 +226,7 @@ pub(crate) fn write<'s>(
                 }
                 if !std::mem::replace(&mut slot.handed_over, true) {
                     if let Some(output) = output.filter(|_| !slot.bytes.is_empty()) {
-                        let job =
-                            Job::Append { output, bytes: std::mem::take(&mut slot.bytes), epoch: *epoch, units: slot.changes };
-                        let _ = process.sink_writer.jobs.send(job);
+                        process.sink_writer.append(output, std::mem::take(&mut slot.bytes), *epoch, slot.changes);
                     } else {
                         process.in_flight.give_back(slot.changes);
                     }
