@@ -45,10 +45,11 @@ fn last_of_each_key<'s>(changes: StreamVec<'s, u64, Change>) -> StreamVec<'s, u6
     changes.unary_frontier::<CapacityContainerBuilder<Vec<Change>>, _, _, _>(Pipeline, "Last of each key", |_, _| {
         let mut open = BTreeMap::new();
         move |(input, frontier), output| {
-            input.for_each_stamp(|capability, batches| {
+            // Batch by batch as they come: `for_each_stamp` would sort them by time and lose the order within one.
+            input.for_each(|capability, batch| {
                 let Some(capability) = capability.retain_least(output.output_index()) else { return };
                 let (_, last) = open.entry(*capability.time()).or_insert_with(|| (capability, BTreeMap::new()));
-                for change in batches.flat_map(|batch| batch.drain(..)) {
+                for change in batch.drain(..) {
                     last.insert(change.key().to_owned(), change);
                 }
             });

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use timely::dataflow::operators::Concatenate;
 use timely::dataflow::{Stream, StreamVec};
+use tokio::sync::Semaphore;
 
 use crate::action::operator::{ActionLines, Bounds, deliver, is_called};
 use crate::action::{ActionSpec, cut_back};
@@ -48,7 +49,7 @@ impl<'s> FanOutExt<'s> for StreamVec<'s, Epoch, Change> {
                 let account = Account { read: upstream.read.clone(), upstream: upstream.ended.clone(), own: lines.ids() };
                 process.books.account(spec.name(), account);
                 if is_called(spec) {
-                    let permits = process.permits(spec);
+                    let permits = process.shared.get_or_make(spec.name(), || Semaphore::new(spec.max_parallelism));
                     let bounds = Bounds { permits, share, unique_ids: upstream.unique_ids, filters: upstream.filters.clone() };
                     deliver(self.clone(), process, spec, lines, bounds)
                 } else {

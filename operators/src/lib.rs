@@ -24,6 +24,7 @@ pub mod meter;
 pub mod offload;
 pub mod position;
 pub mod process;
+pub mod registry;
 pub mod row;
 #[cfg(feature = "testing")]
 pub mod testing;

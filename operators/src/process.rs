@@ -4,14 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 use crate::action::cut_back::SinkWriter;
-use crate::action::operator::Command;
-use crate::action::spec::ActionSpec;
 use crate::books::Books;
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::read_so_far::ReadSoFar;
@@ -20,10 +15,8 @@ use crate::halt::Halt;
 use crate::hash::ChangeHasher;
 use crate::heritage::Heritage;
 use crate::in_flight::InFlight;
-use crate::lookup::Lookup;
-use crate::lookup::loader::Asks;
-use crate::offload::Post;
 use crate::position::Epoch;
+use crate::registry::Registry;
 
 /// Shards that keyed state is dealt in: a key's shard is the top byte of its hash, its worker the shard modulo workers.
 pub const SHARDS: u64 = 256;
@@ -88,9 +81,8 @@ pub struct Process {
     saved_epoch: AtomicU64,
     backlog: AtomicUsize,
     taken_up: AtomicUsize,
-    commands: Mutex<HashMap<(String, usize), Post<Command>>>,
-    asks: Mutex<HashMap<String, Asks>>,
-    permits: Mutex<HashMap<String, Arc<Semaphore>>>,
+    /// What the first worker that names it makes for all: permits of actions, loaders of lookups, ways to workers.
+    pub(crate) shared: Registry,
 }
 
 impl Process {
@@ -129,32 +121,13 @@ impl Process {
             saved_epoch: AtomicU64::new(saved),
             backlog: AtomicUsize::new(0),
             taken_up: AtomicUsize::new(0),
-            commands: Mutex::new(HashMap::new()),
-            asks: Mutex::new(HashMap::new()),
-            permits: Mutex::new(HashMap::new()),
+            shared: Registry::default(),
         })
-    }
-
-    /// Where the workers ask for rows of a lookup. The first to ask starts the task that answers.
-    pub(crate) fn asks(self: &Arc<Self>, stage: &str, lookup: &Lookup) -> Asks {
-        self.asks.lock().entry(stage.to_owned()).or_insert_with(|| Asks::start(self, stage, lookup)).clone()
-    }
-
-    /// Where rows of a lookup of this name are asked for, if there is one.
-    pub(crate) fn known_asks(&self, stage: &str) -> Option<Asks> {
-        self.asks.lock().get(stage).cloned()
-    }
-
-    /// The permits of an action: one set for all workers.
-    pub(crate) fn permits(&self, spec: &ActionSpec) -> Arc<Semaphore> {
-        let mut permits = self.permits.lock();
-        permits.entry(spec.name.clone()).or_insert_with(|| Arc::new(Semaphore::new(spec.max_parallelism))).clone()
     }
 
     /// Lets go of what holds this process from within, so that it can be dropped.
     pub fn close(&self) {
-        self.asks.lock().clear();
-        self.commands.lock().clear();
+        self.shared.clear();
         self.clock.forget();
     }
 
@@ -210,20 +183,6 @@ impl Process {
             return false;
         }
         self.is_stopping() || (self.in_flight.units() == 0 && self.backlog.load(Ordering::Acquire) == 0)
-    }
-
-    /// Registers where commands for an action's keys on one worker go.
-    pub fn register_commands(&self, action: &str, worker: usize, post: Post<Command>) {
-        self.commands.lock().insert((action.to_owned(), worker), post);
-    }
-
-    /// Sends a command to the worker that owns a key. `false` if this pipeline has no such action.
-    pub fn command(&self, action: &str, key_hash: u64, command: Command) -> bool {
-        let worker = shard(key_hash) as usize % self.limits.workers;
-        match self.commands.lock().get(&(action.to_owned(), worker)) {
-            Some(post) => post.send(command),
-            None => false,
-        }
     }
 }
 

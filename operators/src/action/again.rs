@@ -9,7 +9,7 @@ use crate::action::gate::Gate;
 use crate::change::Found;
 use crate::checkpoint::store::{Parked, ParkedId};
 use crate::filter::Filters;
-use crate::lookup::loader::Ask;
+use crate::lookup::loader::{Ask, Asks};
 use crate::offload::Post;
 use crate::process::Process;
 
@@ -51,7 +51,7 @@ impl Examiner {
                 continue;
             }
             // Neither a filter nor a lookup of this pipeline any more: there is nothing to ask.
-            let Some(asks) = self.process.known_asks(&stage) else { return Again::Failed(parked.id) };
+            let Some(asks) = self.process.shared.get::<Asks>(&stage) else { return Again::Failed(parked.id) };
             match asks.key_of(&parked.change) {
                 Err(_) => return Again::Failed(parked.id),
                 Ok(None) => {

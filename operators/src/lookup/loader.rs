@@ -92,7 +92,12 @@ pub(crate) struct Asks {
 const BATCHES_MAX: usize = 8;
 
 impl Asks {
-    pub(crate) fn start(process: &Arc<Process>, stage: &str, lookup: &Lookup) -> Self {
+    /// Where the workers ask for rows of a lookup. The first to ask starts the task that answers.
+    pub(crate) fn of(process: &Arc<Process>, stage: &str, lookup: &Lookup) -> Self {
+        Asks::clone(&process.shared.get_or_make(stage, || Self::start(process, stage, lookup)))
+    }
+
+    fn start(process: &Arc<Process>, stage: &str, lookup: &Lookup) -> Self {
         let (asks, inbox) = unbounded_channel();
         let desk = Arc::new(Desk { process: process.clone(), stage: stage.into(), lookup: lookup.clone() });
         process.runtime.spawn(desk.answer(inbox));

@@ -234,7 +234,7 @@ impl Desk {
             origin: lookup.origin.clone(),
             nothing: Arc::new(Found::nothing(stage.clone())),
             cache: FoundCache::new(lookup.cache, peers),
-            asks: process.asks(&stage, lookup),
+            asks: Asks::of(process, &stage, lookup),
             stage,
             post,
             blocked: HashMap::new(),

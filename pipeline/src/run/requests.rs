@@ -45,8 +45,7 @@ pub(super) fn pass_on(process: &Arc<Process>, opened: &Opened) {
                     }
                 },
                 Some(parked) => {
-                    let (action, key) = (parked.action.clone(), parked.change.key_hash());
-                    if !busy.command(&action, key, Command { parked, kind, done: Box::new(done) }) {
+                    if !(Command { parked, kind, done: Box::new(done) }).send(&busy) {
                         busy.settle_backlog(1);
                     }
                 }

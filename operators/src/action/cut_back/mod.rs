@@ -106,7 +106,7 @@ pub(crate) fn write<'s>(
     stream.unary_frontier::<CapacityContainerBuilder<Vec<Report>>, _, _, _>(Pipeline, &name, move |capability, info| {
         let wake = Wake::new(scope.worker().sync_activator_for(info.address.to_vec()));
         let (post, inbox) = mailbox::<Mail>(&wake);
-        process.register_commands(&spec.name, scope.index(), post.map(Mail::Command));
+        Command::receive(&process, &spec.name, scope.index(), post.map(Mail::Command));
         let examiner = Examiner { process: process.clone(), filters, post: post.map(Mail::Reloaded) };
         let mut in_hand: HashSet<ParkedId> = HashSet::new();
         // Follows the frontier, and so holds nothing back: a parked change that is written after all needs an epoch to be

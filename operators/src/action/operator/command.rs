@@ -4,6 +4,8 @@ use super::Desk;
 use crate::action::again::Again;
 use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::store::{Cause, Parked, Resolution, Resolved};
+use crate::offload::Post;
+use crate::process::{Process, shard};
 
 /// What a person asks to be done with a parked change. The worker that owns its key does it.
 pub struct Command {
@@ -13,6 +15,23 @@ pub struct Command {
     pub kind: CommandKind,
     /// Called once it is done, or found to be done already.
     pub done: Box<dyn FnOnce() + Send>,
+}
+
+/// Where the commands for the keys of one worker go, for one action.
+struct Receiver(Post<Command>);
+
+impl Command {
+    /// Commands for the keys of `worker` go to this post from now on.
+    pub(crate) fn receive(process: &Process, action: &str, worker: usize, post: Post<Command>) {
+        process.shared.get_or_make(&format!("{action}/{worker}"), || Receiver(post));
+    }
+
+    /// Sends a command to the worker that owns the change's key. `false` if this pipeline has no such action.
+    pub fn send(self, process: &Process) -> bool {
+        let worker = shard(self.parked.change.key_hash()) as usize % process.limits.workers;
+        let receiver = process.shared.get::<Receiver>(&format!("{}/{worker}", self.parked.action));
+        receiver.is_some_and(|receiver| receiver.0.send(self))
+    }
 }
 
 /// The kinds of commands on a parked change.

@@ -209,7 +209,7 @@ impl Desk {
         let mine = heads.filter(|head| head.action == spec.name && owns(head.key_hash, index, workers));
         process.add_backlog(spill.restore(mine, spec.hold));
         let command = post.clone();
-        process.register_commands(&spec.name, index, command.map(Mail::Command));
+        Command::receive(process, &spec.name, index, command.map(Mail::Command));
         let examiner = Examiner { process: process.clone(), filters: bounds.filters.clone(), post: post.map(Mail::Reloaded) };
         let driver = Driver {
             process: process.clone(),
