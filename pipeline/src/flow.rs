@@ -245,7 +245,8 @@ impl<'s> Changes<'s> {
     }
 
     /// The stream of changes, for timely operators of your own; [`Flow::from_stream`] takes what they make. Whoever holds a
-    /// change back there must hold its capability too, or a crash loses it.
+    /// change back there must hold its capability too, or a crash loses it; and whoever wants the order of a key kept takes
+    /// batches with `for_each`, for timely's `for_each_stamp` sorts them by time and not stably.
     pub fn stream(&self) -> StreamVec<'s, Epoch, Change> {
         let name = self.flow.site.plan.borrow().next_name(Kind::Leave, "stream");
         let node = self.flow.add(Kind::Leave, &name, String::new(), vec![self.node]);

@@ -20,7 +20,7 @@
 //! }
 //! ```
 //!
-//! [`flow`] is the builder, [`program`] the command line around it, and [`run`] runs what was built.
+//! [`flow`] is the builder, [`mod@program`] the command line around it, and [`mod@run`] runs what was built.
 
 mod commands;
 pub mod flow;

@@ -1,7 +1,7 @@
 //! Actions: what a pipeline does about a change, with an outcome for each that is durable before anything is given back.
 //!
-//! [`call`] says what an action is, [`spec`] how a user names and bounds one. A change first passes the [`gate`]
-//! (conditions, outcomes of earlier runs); then [`operator`] keeps order and permits on the worker while [`driver`] makes
+//! [`call`] says what an action is, [`spec`] how a user names and bounds one. A change first passes the `gate`
+//! (conditions, outcomes of earlier runs); then [`operator`] keeps order and permits on the worker while `driver` makes
 //! the calls on the runtime. Actions that write files cut back on resume take the shorter way of [`cut_back`].
 
 mod again;
