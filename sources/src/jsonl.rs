@@ -27,7 +27,7 @@ const FINGERPRINT_MAX: usize = 64 * 1024;
 /// How much before a resume token is compared on resume.
 const TAIL: usize = 256;
 
-/// A file of JSON lines in the default [`envelope`](crate::envelope).
+/// A file of JSON lines in the default [`envelope`].
 #[derive(Clone, Debug)]
 pub struct JsonLinesFile {
     path: PathBuf,
