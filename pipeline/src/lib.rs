@@ -49,3 +49,8 @@ pub mod prelude {
     pub use highwater_operators::{Change, Error, Operation, Result, Row, Value};
     pub use highwater_sinks::{Line, Stdout};
 }
+
+/// The program on the README's first screen compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
