@@ -22,9 +22,7 @@ pub trait ExchangeByKey {
 impl ExchangeByKey for StreamVec<'_, Epoch, Change> {
     fn exchange_by_key(self) -> Self {
         let by_key = Exchange::new(|change: &Change| shard(change.key_hash()));
-        // Not timely's own exchange. That one, like everything that uses `for_each_stamp`, sorts what has come by time with a
-        // sort that is not stable: of more than twenty batches of one epoch a later one may come first. Here and in every
-        // other operator that changes pass, `for_each` takes them as they come.
+        // Not timely's own exchange, which uses `for_each_stamp` (see `batches`).
         self.unary::<CapacityContainerBuilder<Vec<Change>>, _, _, _>(by_key, "Exchange", |_, _| {
             move |input, output| {
                 input.for_each(|capability, batch| output.session(&capability).give_container(batch));

@@ -11,6 +11,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Stream, StreamVec};
 use timely::progress::operate::FrontierInterest;
 
+use crate::batches::ForEachEpoch;
 use crate::change::{Change, Found};
 use crate::checkpoint::report::Report;
 use crate::guard::panic::guarded;
@@ -81,8 +82,7 @@ impl<'s> FilterExt<'s> for StreamVec<'s, Epoch, Change> {
                 let mut passed_handle = passed_out.activate();
                 let mut reports_handle = reports_out.activate();
                 let mut condition = condition.borrow_mut();
-                input.for_each(|capability, batch| {
-                    let batches = std::slice::from_mut(batch).iter_mut();
+                input.for_each_epoch(|capability, batches| {
                     let mut session = passed_handle.session(&capability);
                     let mut dropped = 0;
                     for batch in batches {

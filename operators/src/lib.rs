@@ -4,6 +4,7 @@
 //! the frontier behind all of it into a mark: everything below is done, durably.
 
 pub mod action;
+pub mod batches;
 pub mod books;
 pub mod change;
 pub mod checkpoint;

@@ -11,6 +11,7 @@ use timely::dataflow::operators::generic::{Operator, OutputBuilder};
 use timely::dataflow::{Stream, StreamVec};
 use timely::progress::operate::FrontierInterest;
 
+use crate::batches::ForEachEpoch;
 use crate::books::Line;
 use crate::change::Change;
 use crate::checkpoint::report::Report;
@@ -31,8 +32,7 @@ impl<'s> MeterExt<'s> for StreamVec<'s, Epoch, Change> {
         let process = process.clone();
         self.unary::<CapacityContainerBuilder<Vec<Change>>, _, _, _>(Pipeline, "Leave", move |_, _| {
             move |input, output| {
-                input.for_each(|capability, batch| {
-                    let batches = std::slice::from_mut(batch).iter_mut();
+                input.for_each_epoch(|capability, batches| {
                     let mut session = output.session(&capability);
                     for batch in batches {
                         process.in_flight.give_back(batch.len() as u64 * fan);
@@ -57,8 +57,7 @@ impl<'s> MeterExt<'s> for StreamVec<'s, Epoch, Change> {
             move |_frontiers| {
                 let mut changes_handle = changes_out.activate();
                 let mut reports_handle = reports_out.activate();
-                input.for_each(|capability, batch| {
-                    let batches = std::slice::from_mut(batch).iter_mut();
+                input.for_each_epoch(|capability, batches| {
                     let mut session = changes_handle.session(&capability);
                     let mut n = 0;
                     for batch in batches {

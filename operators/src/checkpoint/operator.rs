@@ -27,6 +27,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Stream, StreamVec};
 use timely::progress::frontier::MutableAntichain;
 
+use crate::batches::ForEachEpoch;
 use crate::books::{Account, LineId};
 use crate::checkpoint::report::{Oldest, Report};
 use crate::checkpoint::saver::{self, Saver};
@@ -76,10 +77,9 @@ pub fn checkpoint<'s>(
                 return false;
             };
             // STEP 1: reports wait under their epoch, and hold no capability: the frontier alone says when they count.
-            input.for_each(|capability, batch| {
-                let batches = std::slice::from_mut(batch).iter_mut();
+            input.for_each_epoch(|capability, batches| {
                 let Some(epoch) = capability.least().copied() else { return };
-                for report in batches.flat_map(|batch| batch.drain(..)) {
+                for report in batches.iter_mut().flat_map(|batch| batch.drain(..)) {
                     desk.open.entry(epoch).or_default().take(report);
                 }
             });

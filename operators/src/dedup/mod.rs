@@ -17,6 +17,7 @@ use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 use timely::dataflow::{Stream, StreamVec};
 use timely::progress::operate::FrontierInterest;
 
+use crate::batches::ForEachEpoch;
 use crate::change::Change;
 use crate::checkpoint::report::{Oldest, Report};
 use crate::checkpoint::store::{Cause, ChangeHash};
@@ -90,8 +91,7 @@ impl<'s> DedupExt<'s> for StreamVec<'s, Epoch, Change> {
             move |_frontiers| {
                 let mut passed_handle = passed_out.activate();
                 let mut reports_handle = reports_out.activate();
-                input.for_each(|capability, batch| {
-                    let batches = std::slice::from_mut(batch).iter_mut();
+                input.for_each_epoch(|capability, batches| {
                     let Some(epoch) = capability.least().copied() else { return };
                     let mut session = passed_handle.session(&capability);
                     let mut state = Vec::new();

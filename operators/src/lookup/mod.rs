@@ -19,6 +19,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
 use timely::dataflow::operators::generic::Operator;
 
+use crate::batches::ForEachEpoch;
 use crate::change::{Change, Found};
 use crate::guard::backoff::Backoff;
 use crate::guard::panic::guarded;
@@ -159,8 +160,7 @@ impl<'s> LookupExt for StreamVec<'s, Epoch, Change> {
             let mut desk = Desk::new(&process, stage, &lookup, post, scope.peers());
             move |input, out| {
                 wake.ran();
-                input.for_each(|capability, batch| {
-                    let batches = std::slice::from_mut(batch).iter_mut();
+                input.for_each_epoch(|capability, batches| {
                     let Some(epoch) = capability.least().copied() else { return };
                     let mut waiting = 0;
                     {

@@ -22,6 +22,7 @@ use crate::action::again::{Again, Examiner, Reloaded};
 use crate::action::gate::{Gate, Verdict};
 use crate::action::operator::{ActionLines, Command, CommandKind, park};
 use crate::action::spec::{ActionSpec, Kind};
+use crate::batches::ForEachEpoch;
 use crate::change::Change;
 use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::report::Report;
@@ -128,8 +129,7 @@ pub(crate) fn write<'s>(
                 standing = None;
                 return;
             }
-            input.for_each(|capability, batch| {
-                let batches = std::slice::from_mut(batch).iter_mut();
+            input.for_each_epoch(|capability, batches| {
                 let Some(capability) = capability.retain_least(out.output_index()) else { return };
                 let epoch = *capability.time();
                 let slot = open.entry(epoch).or_insert_with(|| Open::new(capability));

@@ -29,6 +29,7 @@ use crate::action::gate::{Gate, Verdict};
 use crate::action::keys::Keys;
 use crate::action::spec::{ActionSpec, Kind};
 use crate::action::spill::{Spill, Waiting};
+use crate::batches::ForEachEpoch;
 use crate::books::{Books, Line};
 use crate::change::Change;
 use crate::checkpoint::report::Report;
@@ -147,8 +148,7 @@ pub(crate) fn deliver<'s>(
             if process.halt.is_halted() {
                 return;
             }
-            input.for_each(|capability, batch| {
-                let batches = std::slice::from_mut(batch).iter_mut();
+            input.for_each_epoch(|capability, batches| {
                 let Some(capability) = capability.retain_least(out.output_index()) else { return };
                 desk.arrive(capability, batches);
             });
@@ -241,7 +241,7 @@ impl Desk {
     }
 
     /// Changes have come under an epoch.
-    fn arrive(&mut self, capability: Capability<Epoch>, batches: std::slice::IterMut<'_, Vec<Change>>) {
+    fn arrive(&mut self, capability: Capability<Epoch>, batches: &mut [Vec<Change>]) {
         let epoch = *capability.time();
         let slot = self.open.entry(epoch).or_insert_with(|| Open::new(capability));
         let mut arrived = Vec::new();
