@@ -1,8 +1,8 @@
 //! The one exchange: every change goes to the worker of its key, where dedup, lookups and actions of the key live.
 
-use timely::container::CapacityContainerBuilder;
+use timely::container::{CapacityContainerBuilder, ContainerBuilder, LengthPreservingContainerBuilder, PushInto};
 use timely::dataflow::StreamVec;
-use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::channels::pact::ExchangeCore;
 use timely::dataflow::operators::generic::Operator;
 
 use crate::change::Change;
@@ -21,7 +21,7 @@ pub trait ExchangeByKey {
 
 impl ExchangeByKey for StreamVec<'_, Epoch, Change> {
     fn exchange_by_key(self) -> Self {
-        let by_key = Exchange::new(|change: &Change| shard(change.key_hash()));
+        let by_key = ExchangeCore::<LargeBatches, _>::new_core(|change: &Change| shard(change.key_hash()));
         // Not timely's own exchange, which uses `for_each_stamp` (see `batches`).
         self.unary::<CapacityContainerBuilder<Vec<Change>>, _, _, _>(by_key, "Exchange", |_, _| {
             move |input, output| {
@@ -30,3 +30,51 @@ impl ExchangeByKey for StreamVec<'_, Epoch, Change> {
         })
     }
 }
+
+/// Changes in a batch that is sent to another worker. timely's own measure is 8 KiB, which is 85 changes: too few for what
+/// each operator does once per batch.
+const BATCH: usize = 512;
+
+/// Gathers changes into batches larger than timely's.
+#[derive(Default)]
+struct LargeBatches {
+    current: Vec<Change>,
+    /// A batch that is being sent, and afterwards, emptied, the room for another one.
+    sent: Vec<Change>,
+}
+
+impl PushInto<Change> for LargeBatches {
+    fn push_into(&mut self, change: Change) {
+        if self.current.capacity() == 0 {
+            self.current.reserve_exact(BATCH);
+        }
+        self.current.push(change);
+    }
+}
+
+impl LargeBatches {
+    fn send(&mut self) -> Option<&mut Vec<Change>> {
+        self.sent.clear();
+        std::mem::swap(&mut self.current, &mut self.sent);
+        Some(&mut self.sent)
+    }
+}
+
+impl ContainerBuilder for LargeBatches {
+    type Container = Vec<Change>;
+
+    fn extract(&mut self) -> Option<&mut Vec<Change>> {
+        if self.current.len() < BATCH { None } else { self.send() }
+    }
+
+    fn finish(&mut self) -> Option<&mut Vec<Change>> {
+        if self.current.is_empty() { None } else { self.send() }
+    }
+
+    fn relax(&mut self) {
+        *self = LargeBatches::default();
+    }
+}
+
+/// What is pushed is sent, once.
+impl LengthPreservingContainerBuilder for LargeBatches {}
