@@ -18,10 +18,8 @@ use crate::in_flight::InFlight;
 use crate::position::Epoch;
 use crate::registry::Registry;
 
-/// Shards that keyed state is dealt in: a key's shard is the top byte of its hash, its worker the shard modulo workers.
-pub const SHARDS: u64 = 256;
-
-/// The shard of a key, which timely takes modulo the number of workers.
+/// The shard of a key, one of 256, which timely takes modulo the number of workers: with another number of workers the same
+/// shards are dealt anew.
 pub fn shard(key_hash: u64) -> u64 {
     key_hash >> 56
 }

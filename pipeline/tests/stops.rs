@@ -244,6 +244,30 @@ fn an_action_with_parked_changes_is_not_to_be_removed_and_one_without_is() {
     assert_eq!((report.actions["one"].delivered, report.actions["one"].in_flight), (30, 0));
 }
 
+/// Goal: what is kept of dedup stays bounded, also if one worker has no key at all. Method: one key, two workers, a window of
+/// a hundred ids, and runs that each read three thousand more.
+#[test]
+fn state_that_no_longer_counts_is_forgotten_even_if_a_worker_has_nothing() {
+    let folder = support::folder();
+    let settings = support::settings(folder.path().join("data"), 2);
+    let mut kept = Vec::new();
+    for run in 1..=4 {
+        let input = Arc::new(Input::of((0..run * 3_000).map(|n| Item::good(format!("c{n}"), "k"))));
+        let build = support::build(move |flow| {
+            flow.source(Script { input: input.clone(), seed: 2 })
+                .dedup(Dedup::latest(200))
+                .fan_out([action("act", batch(|batch| async move { batch.iter().map(|_| Ok(())).collect() })).repeatable()])
+                .checkpoint(Checkpoint::every(millis(1)));
+            Ok(())
+        });
+        assert_eq!(support::run(&settings, &build).unwrap().actions["act"].delivered, run * 3_000);
+        let inspection = books::inspect(settings.data.as_ref().unwrap());
+        kept.push(inspection.state().get("dedup").map_or(0, |(_, bytes)| *bytes));
+    }
+    // At most the segments of the last run and the one before, 45 bytes an id.
+    assert!(kept.iter().all(|bytes| *bytes > 0 && *bytes <= 2 * 3_000 * 45), "{kept:?}");
+}
+
 #[test]
 fn a_new_action_sees_only_what_lies_above_the_mark_and_so_does_one_that_was_away() {
     let (folder, record) = (support::folder(), Record::default());

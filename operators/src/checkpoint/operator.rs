@@ -132,11 +132,20 @@ impl Gathered {
             },
             Report::State { operator, worker, bytes, oldest } => {
                 self.oldest.push((operator.clone(), worker, oldest));
-                self.state.push((operator, bytes));
+                if !bytes.is_empty() {
+                    self.state.push((operator, bytes));
+                }
             }
             Report::Met { action, change, position } => self.met.push((action, change, position)),
             Report::Ended(resolved) => self.ended.push(resolved),
         }
+    }
+}
+
+impl Gathered {
+    /// Whether a save would differ by it. Where the oldest state is, is said again with every save.
+    fn is_news(&self) -> bool {
+        !(self.mark.is_empty() && self.counts.is_empty() && self.state.is_empty() && self.met.is_empty() && self.ended.is_empty())
     }
 }
 
@@ -222,7 +231,7 @@ impl Desk {
                 break;
             }
             let (epoch, gathered) = entry.remove_entry();
-            self.dirty = true;
+            self.dirty |= gathered.is_news();
             for (line, n) in gathered.counts {
                 if self.counts.len() <= line as usize {
                     self.counts.resize(line as usize + 1, 0);

@@ -86,11 +86,17 @@ impl<'s> DedupExt<'s> for StreamVec<'s, Epoch, Change> {
         let mut memory = Memory::restore(process, name, dedup, scope.index(), scope.peers());
         let duplicates = process.books.line(&format!("duplicate {name}"));
         let (process, worker, name) = (process.clone(), scope.index(), name.to_owned());
-        builder.build(move |capabilities| {
+        builder.build(move |mut capabilities| {
+            let mut at_start = capabilities.pop();
             drop(capabilities);
             move |_frontiers| {
                 let mut passed_handle = passed_out.activate();
                 let mut reports_handle = reports_out.activate();
+                if let Some(capability) = at_start.take() {
+                    // Also a worker whose keys never come says what it holds: until all have, no saved state may be forgotten.
+                    let (operator, oldest) = (name.clone(), memory.seen.oldest());
+                    reports_handle.session(&capability).give(Report::State { operator, worker, bytes: Vec::new(), oldest });
+                }
                 input.for_each_epoch(|capability, batches| {
                     let Some(epoch) = capability.least().copied() else { return };
                     let mut session = passed_handle.session(&capability);

@@ -16,8 +16,8 @@ pub(super) fn are_pending(opened: &Opened) -> bool {
     pending_requests(&opened.directory).is_ok_and(|requests| !requests.is_empty())
 }
 
-/// Looks for requests and passes them on. A request is removed once it is carried out, so a crash carries it out again: a
-/// retry of what is parked no more, and a drop of it, do nothing.
+/// Looks for requests and passes them on. The request to drop is removed once the record is gone; the request to retry, once
+/// the worker has taken the change in hand: a crash before the outcome leaves it parked, to be asked for again.
 pub(super) fn pass_on(process: &Arc<Process>, opened: &Opened) {
     let Ok(requests) = pending_requests(&opened.directory) else { return };
     for (path, request) in requests {

@@ -51,6 +51,11 @@ impl Desk {
             // It is taken up again by itself, in its turn; or the same was asked before.
             return done();
         }
+        if self.tasks.iter().any(|(_, task)| task.resolves == Some(parked.id)) {
+            // It is at the desk already; what comes of its call decides.
+            self.in_hand.remove(&parked.id);
+            return done();
+        }
         self.process.add_backlog(1);
         match kind {
             CommandKind::Retry => {
