@@ -93,6 +93,23 @@ impl Books {
         self.0.lock().accounts.clone()
     }
 
+    /// What has been counted since this run began, by line.
+    pub fn since_start(&self) -> BTreeMap<String, u64> {
+        let lines = self.0.lock();
+        let live = lines.names.iter().zip(&lines.live);
+        let since = |(name, live): (&String, &Arc<AtomicU64>)| {
+            let restored = lines.restored.get(name).copied().unwrap_or(0);
+            (name.clone(), live.load(Ordering::Relaxed).saturating_sub(restored))
+        };
+        live.map(since).collect()
+    }
+
+    /// The live sums of every action.
+    pub fn sums(&self) -> BTreeMap<String, Sums> {
+        let lines = self.0.lock();
+        lines.accounts.iter().map(|(action, account)| (action.clone(), lines.sums(account))).collect()
+    }
+
     /// The name of a line.
     pub fn name(&self, line: LineId) -> String {
         self.0.lock().names[line as usize].clone()
@@ -119,7 +136,45 @@ impl Books {
     }
 }
 
+/// The live sums of one action. They are read one after the other while the pipeline runs, so a change may be counted in one
+/// and not yet in another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// Read by sources, as far as it can reach the action.
+    pub read: u64,
+    /// Dropped as duplicates.
+    pub duplicate: u64,
+    /// Lines that were no changes.
+    pub rejected: u64,
+    /// Ended at a filter or at the action's condition.
+    pub filtered: u64,
+    /// Delivered at once: parked ones that were delivered later are among the parked.
+    pub delivered: u64,
+    /// Set aside, for whatever cause.
+    pub parked: u64,
+}
+
+impl Sums {
+    /// What has been read and has no outcome yet.
+    pub fn in_flight(&self) -> u64 {
+        self.read.saturating_sub(self.duplicate + self.rejected + self.filtered + self.delivered + self.parked)
+    }
+}
+
 impl Lines {
+    fn sums(&self, account: &Account) -> Sums {
+        // Outcomes before what was read: so nothing seems to have an outcome that was not read.
+        let live = |line: &LineId| self.live[*line as usize].load(Ordering::Acquire);
+        let [filtered, delivered, parked] = account.own.each_ref().map(live);
+        let upstream = |what: &str| -> u64 {
+            account.upstream.iter().filter(|line| self.names[**line as usize].starts_with(what)).map(live).sum()
+        };
+        let (duplicate, rejected, early) = (upstream("duplicate "), upstream("rejected "), upstream("filtered "));
+        let before = upstream("before ");
+        let read = account.read.iter().map(live).sum::<u64>().saturating_sub(before);
+        Sums { read, duplicate, rejected, filtered: filtered + early, delivered, parked }
+    }
+
     fn line(&mut self, name: &str) -> Line {
         let index = self.names.iter().position(|known| known == name).unwrap_or_else(|| {
             let start = self.restored.get(name).copied().unwrap_or(0);

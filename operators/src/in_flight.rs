@@ -82,6 +82,11 @@ impl InFlight {
         }
     }
 
+    /// The limits, in units and in bytes.
+    pub fn limits(&self) -> (u64, u64) {
+        (self.units_max.load(Ordering::Relaxed), self.bytes_max)
+    }
+
     /// Units under way.
     pub fn units(&self) -> u64 {
         self.units.load(Ordering::Acquire)

@@ -22,13 +22,16 @@ pub mod in_flight;
 pub mod ingest;
 pub mod lookup;
 pub mod meter;
+pub mod metrics;
 pub mod offload;
+pub mod pace;
 pub mod position;
 pub mod process;
 pub mod registry;
 pub mod row;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod why;
 
 pub use change::{Change, Operation};
 pub use error::{Error, ErrorKind, Result};

@@ -15,8 +15,11 @@ use crate::halt::Halt;
 use crate::hash::ChangeHasher;
 use crate::heritage::Heritage;
 use crate::in_flight::InFlight;
+use crate::metrics::Metrics;
+use crate::pace::Pace;
 use crate::position::Epoch;
 use crate::registry::Registry;
+use crate::why::Probes;
 
 /// The shard of a key, one of 256, which timely takes modulo the number of workers: with another number of workers the same
 /// shards are dealt anew.
@@ -69,6 +72,12 @@ pub struct Process {
     pub halt: Arc<Halt>,
     /// Figures for people.
     pub stats: Stats,
+    /// Where metrics go.
+    pub metrics: Metrics,
+    /// How far the frontier and the mark have come.
+    pub pace: Pace,
+    /// Where operators are asked what they hold.
+    pub probes: Probes,
     /// What the last run left.
     pub heritage: Heritage,
     /// How far each partition was read, for the figure `replayed`.
@@ -81,6 +90,8 @@ pub struct Process {
     taken_up: AtomicUsize,
     /// What the first worker that names it makes for all: permits of actions, loaders of lookups, ways to workers.
     pub(crate) shared: Registry,
+    /// Figures of actions, lookups and readers, by name.
+    pub figures: Registry,
 }
 
 impl Process {
@@ -98,6 +109,7 @@ impl Process {
         halt: Arc<Halt>,
         heritage: Heritage,
         read_so_far: ReadSoFar,
+        metrics: Metrics,
     ) -> Arc<Self> {
         let saved = heritage.last_save.1;
         Arc::new(Process {
@@ -112,6 +124,9 @@ impl Process {
             sink_writer,
             halt,
             stats: Stats::default(),
+            metrics,
+            pace: Pace::default(),
+            probes: Probes::default(),
             heritage,
             read_so_far,
             started: Instant::now(),
@@ -120,12 +135,14 @@ impl Process {
             backlog: AtomicUsize::new(0),
             taken_up: AtomicUsize::new(0),
             shared: Registry::default(),
+            figures: Registry::default(),
         })
     }
 
     /// Lets go of what holds this process from within, so that it can be dropped.
     pub fn close(&self) {
         self.shared.clear();
+        self.probes.close();
         self.clock.forget();
     }
 
@@ -193,10 +210,6 @@ pub struct Stats {
     pub replayed_max: AtomicU64,
     /// Checkpoints saved.
     pub saves: AtomicU64,
-    /// Lookups answered from a cache.
-    pub cache_hits: AtomicU64,
-    /// Lookups that had to ask their origin.
-    pub cache_misses: AtomicU64,
     /// Bytes read by sources.
     pub bytes_read: AtomicU64,
     /// Changes read by this run.

@@ -24,6 +24,16 @@ impl Registry {
         thing.downcast().ok()
     }
 
+    /// All things of this type, by name.
+    pub fn all<T: Any + Send + Sync>(&self) -> Vec<(String, Arc<T>)> {
+        let things = self.0.lock();
+        let of_type = things.iter().filter(|((id, _), _)| *id == TypeId::of::<T>());
+        let mut all: Vec<_> =
+            of_type.filter_map(|((_, name), thing)| Some((name.clone(), thing.clone().downcast().ok()?))).collect();
+        all.sort_unstable_by(|(one, _): &(String, Arc<T>), (other, _)| one.cmp(other));
+        all
+    }
+
     /// Forgets everything.
     pub fn clear(&self) {
         self.0.lock().clear();
@@ -45,6 +55,9 @@ mod tests {
         let registry = Registry::default();
         assert_eq!(*registry.get_or_make("a", || 1_u32), 1);
         assert_eq!(*registry.get_or_make("a", || 2_u32), 1);
+        registry.get_or_make("0", || 3_u32);
+        let all: Vec<(String, u32)> = registry.all::<u32>().into_iter().map(|(name, n)| (name, *n)).collect();
+        assert_eq!(all, [("0".to_owned(), 3), ("a".to_owned(), 1)]);
         assert_eq!((registry.get::<u32>("b"), registry.get::<u64>("a")), (None, None));
     }
 }

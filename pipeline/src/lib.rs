@@ -23,6 +23,7 @@
 //! [`flow`] is the builder, [`mod@program`] the command line around it, and [`mod@run`] runs what was built.
 
 mod commands;
+mod exposition;
 pub mod flow;
 mod input;
 pub mod plan;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use comfy_table::{CellAlignment, Table, presets};
-use highwater_operators::books::Account;
+use highwater_operators::books::Sums;
 use highwater_operators::halt::Ending;
+use highwater_operators::lookup::stats::LookupStats;
 use highwater_operators::process::Process;
 use serde::Serialize;
 
@@ -87,7 +88,7 @@ impl Report {
         let read_now = stats.changes_read.load(Ordering::Relaxed);
         let live = process.books.live();
         let sum = |what: &str| live.iter().filter(|(line, _)| line.starts_with(what)).map(|(_, n)| n).sum();
-        let resolved = process.keeper.resolved();
+        let lookups = process.figures.all::<LookupStats>();
         let first_new = stats.first_new_us.load(Ordering::Relaxed);
         Report {
             pipeline: process.limits.pipeline.clone(),
@@ -97,17 +98,7 @@ impl Report {
             read: sum("read "),
             duplicate: sum("duplicate "),
             rejected: sum("rejected "),
-            actions: process
-                .books
-                .accounts()
-                .into_iter()
-                .map(|(action, account)| {
-                    let mut books =
-                        ActionBooks::new(&live, process, &account, resolved.get(&action).copied().unwrap_or_default());
-                    books.output = opened.places.get(&action).cloned();
-                    (action, books)
-                })
-                .collect(),
+            actions: ActionBooks::of(process, &opened.places),
             replayed: stats.replayed.load(Ordering::Relaxed),
             replayed_max: stats.replayed_max.load(Ordering::Relaxed),
             saves: stats.saves.load(Ordering::Relaxed),
@@ -116,8 +107,8 @@ impl Report {
             events_per_second: (read_now as f64 / seconds).round(),
             first_new_seconds: (first_new > 0).then(|| first_new as f64 / 1e6),
             cache: CacheCounts {
-                hits: stats.cache_hits.load(Ordering::Relaxed),
-                misses: stats.cache_misses.load(Ordering::Relaxed),
+                hits: lookups.iter().map(|(_, stats)| stats.hits.load(Ordering::Relaxed)).sum(),
+                misses: lookups.iter().map(|(_, stats)| stats.misses.load(Ordering::Relaxed)).sum(),
             },
         }
     }
@@ -173,26 +164,25 @@ impl Report {
 }
 
 impl ActionBooks {
-    fn new(live: &BTreeMap<String, u64>, process: &Process, account: &Account, (delivered_later, dropped): (u64, u64)) -> Self {
-        let line = |id: &u16| live.get(&process.books.name(*id)).copied().unwrap_or(0);
-        let upstream = |what: &str| -> u64 {
-            account.upstream.iter().filter(|id| process.books.name(**id).starts_with(what)).map(line).sum()
+    /// The books of every action, as they stand. `places` says where the output of an action is.
+    pub(crate) fn of(process: &Process, places: &BTreeMap<String, String>) -> BTreeMap<String, ActionBooks> {
+        let resolved = process.keeper.resolved();
+        let books = |(action, sums): (String, Sums)| {
+            let (delivered_later, dropped) = resolved.get(&action).copied().unwrap_or_default();
+            let books = ActionBooks {
+                read: sums.read,
+                duplicate: sums.duplicate,
+                rejected: sums.rejected,
+                filtered: sums.filtered,
+                delivered: sums.delivered + delivered_later,
+                parked: sums.parked.saturating_sub(delivered_later),
+                dropped,
+                in_flight: sums.in_flight(),
+                output: places.get(&action).cloned(),
+            };
+            (action, books)
         };
-        let read = account.read.iter().map(line).sum::<u64>() - upstream("before ");
-        let (duplicate, rejected) = (upstream("duplicate "), upstream("rejected "));
-        let [filtered, delivered, parked] = account.own.each_ref().map(line);
-        let filtered = filtered + upstream("filtered ");
-        ActionBooks {
-            read,
-            duplicate,
-            rejected,
-            filtered,
-            delivered: delivered + delivered_later,
-            parked: parked.saturating_sub(delivered_later),
-            dropped,
-            in_flight: read.saturating_sub(duplicate + rejected + filtered + delivered + parked),
-            output: None,
-        }
+        process.books.sums().into_iter().map(books).collect()
     }
 }
 

@@ -168,6 +168,7 @@ fn watch(process: &Arc<Process>, settings: &Settings, opened: &Opened, workers: 
         }
         if ticks % 20 == 19 {
             requests::pass_on(process, opened);
+            opened.exposition.upkeep();
         }
         bar.update();
         if process.is_stopping() {

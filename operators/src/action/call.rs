@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use crate::change::Change;
 use crate::checkpoint::store::ChangeHash;
 use crate::error::Result;
-use crate::position::Position;
+use crate::hash::ChangeHasher;
 
 /// A future on the heap.
 pub type BoxFuture<'a, T = Result> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -42,23 +42,31 @@ pub trait Action: Send + Sync + 'static {
 pub trait BatchAction: Send + Sync + 'static {
     /// Does it, and answers for each change in the order given. A missing answer counts as an error to be tried again.
     fn call<'a>(&'a self, batch: &'a [Delivery]) -> BoxFuture<'a, Vec<Result>>;
+
+    /// The same with a batch that may be kept: for actions that would copy it otherwise.
+    fn call_owned(&self, batch: Vec<Delivery>) -> BoxFuture<'_, Vec<Result>> {
+        Box::pin(async move { self.call(&batch).await })
+    }
 }
 
 /// A change on its way to an action.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub(crate) change: Change,
-    pub(crate) identity: Identity,
+    pub(crate) scope: Arc<Scope>,
+    /// The hash under which an earlier run parked it. Else it is made when somebody needs it.
+    pub(crate) known_hash: Option<Box<ChangeHash>>,
     pub(crate) attempt: u32,
 }
 
-/// What the idempotency key is made of.
-#[derive(Clone, Debug)]
-pub(crate) struct Identity {
-    pub(crate) scope: Arc<str>,
-    pub(crate) hash: ChangeHash,
+/// What the idempotency keys of one action are made of, beside the change itself.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    /// Pipeline and action.
+    pub(crate) name: String,
+    pub(crate) hasher: ChangeHasher,
     /// Where no dedup stands before the action, ids need not be unique and the position tells copies apart.
-    pub(crate) position: Option<Position>,
+    pub(crate) unique_ids: bool,
 }
 
 impl Deref for Delivery {
@@ -75,6 +83,11 @@ impl Delivery {
         &self.change
     }
 
+    /// The change's hash in the ledger.
+    pub(crate) fn hash(&self) -> ChangeHash {
+        self.known_hash.as_ref().map_or_else(|| self.scope.hasher.hash(&self.change), |hash| **hash)
+    }
+
     /// Which attempt this is, counted from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -83,11 +96,11 @@ impl Delivery {
     /// The same for every attempt and every repeat of this change at this action, and for nothing else: a receiver that
     /// remembers it can drop repeats.
     pub fn idempotency_key(&self) -> String {
-        let Identity { scope, hash, position } = &self.identity;
-        let mut made_of = Vec::with_capacity(scope.len() + 40);
-        made_of.extend_from_slice(scope.as_bytes());
-        made_of.extend_from_slice(&hash.to_le_bytes());
-        if let Some(position) = position {
+        let mut made_of = Vec::with_capacity(self.scope.name.len() + 40);
+        made_of.extend_from_slice(self.scope.name.as_bytes());
+        made_of.extend_from_slice(&self.hash().to_le_bytes());
+        if !self.scope.unique_ids {
+            let position = self.change.position();
             made_of.extend_from_slice(&position.partition.to_le_bytes());
             made_of.extend_from_slice(&position.at.to_le_bytes());
             made_of.extend_from_slice(&position.within.to_le_bytes());
@@ -152,5 +165,9 @@ where
 {
     fn call<'a>(&'a self, batch: &'a [Delivery]) -> BoxFuture<'a, Vec<Result>> {
         Box::pin((self.0)(batch.to_vec()))
+    }
+
+    fn call_owned(&self, batch: Vec<Delivery>) -> BoxFuture<'_, Vec<Result>> {
+        Box::pin((self.0)(batch))
     }
 }

@@ -1,23 +1,31 @@
 //! The side of an action that runs on the runtime: makes the calls, tries again, and gets outcomes noted.
 //!
-//! One task per action and worker takes whole batches and polls its calls as one set: a task per change would cost ten
-//! times as much. Answers are gathered while there are any and go to the keeper together.
+//! One task per action and worker takes whole batches. Each call is polled once where it is made: one that is ready at once,
+//! as a call that only hands something on is, costs neither a task nor a timer. The rest is polled as one set. Answers are
+//! gathered while there are any, and go to the keeper together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use metrics::Histogram;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::error::Elapsed;
 
 use crate::action::call::{BoxFuture, Delivery};
+use crate::action::handover::Handover;
 use crate::action::operator::park;
 use crate::action::spec::{ActionSpec, Kind};
+use crate::action::stats::ActionStats;
 use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::store::{Cause, Note, Outcome, ParkedId, Resolution, Resolved};
+use crate::epoch::unix_ms;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::panic::Guarded;
+use crate::guard::panic::{Guarded, guarded};
+use crate::metrics::ACTION_DURATION;
 use crate::offload::Post;
 use crate::position::Epoch;
 use crate::process::Process;
@@ -27,30 +35,20 @@ pub(crate) struct Job {
     /// The worker's name for it.
     pub slot: usize,
     pub delivery: Delivery,
-    /// The epoch it holds open; `None` for one that is taken up from the parked.
+    /// The epoch it holds open; 0 for one that is taken up from the parked.
     pub epoch: Epoch,
     /// The parked record that its outcome replaces.
     pub resolves: Option<ParkedId>,
-    /// Taken with the answer, unless the worker has set the change aside meanwhile.
-    pub claim: Claim,
+    pub handover: Handover,
 }
 
-/// The right to decide what is noted of a call. It is taken once: by the driver when it has an answer to note, or by the
-/// worker when it sets the change aside while it is called.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Claim(Arc<AtomicBool>);
-
-impl Claim {
-    /// Takes the claim. `false`: the other side has it.
-    pub(crate) fn take(&self) -> bool {
-        !self.0.swap(true, Ordering::AcqRel)
-    }
-}
+/// What a call came to: delivered, or the cause for which it is parked.
+pub(crate) type Judged = Result<(), (Cause, String)>;
 
 /// The answer of a call that the worker has to note.
 pub(crate) struct Called {
     pub slot: usize,
-    pub outcome: Result<(), (Cause, String)>,
+    pub outcome: Judged,
     pub attempt: u32,
     /// Held until the outcome is durable.
     pub permit: Option<OwnedSemaphorePermit>,
@@ -60,18 +58,23 @@ pub(crate) struct Called {
 pub(crate) enum Answer {
     /// Answered, for a change that was set aside while it was called.
     Called(Called),
-    /// Settled durably: delivered, or parked.
-    Settled { slot: usize, delivered: bool },
+    /// Delivered, durably noted.
+    Delivered(Vec<usize>),
+    /// Parked, durably.
+    Parked(usize),
     /// An attempt failed and will be repeated: a copy of its own size is enough from here on.
-    Retrying { slot: usize },
+    Retrying(usize),
 }
 
 struct Finished {
     job: Job,
-    outcome: Result<(), (Cause, String)>,
+    outcome: Judged,
     /// Held until the outcome is durable: at most so many calls can have been made and not noted.
     permit: Option<OwnedSemaphorePermit>,
 }
+
+/// An answer as it comes: in time? without a panic? successful?
+type Raw = Result<Result<Result, String>, Elapsed>;
 
 /// Everything the calls of one action share.
 pub(crate) struct Driver {
@@ -81,9 +84,34 @@ pub(crate) struct Driver {
     /// One per process and action, whatever the number of workers.
     pub permits: Arc<Semaphore>,
     pub post: Post<Vec<Answer>>,
+    pub stats: Arc<ActionStats>,
+    pub durations: Histogram,
 }
 
+/// Jobs taken together at most.
+const GATHER_MAX: usize = 4096;
+
+type Calls = FuturesUnordered<BoxFuture<'static, Vec<Finished>>>;
+
 impl Driver {
+    pub(crate) fn new(
+        process: &Arc<Process>,
+        spec: &Arc<ActionSpec>,
+        number: u16,
+        permits: &Arc<Semaphore>,
+        post: Post<Vec<Answer>>,
+    ) -> Self {
+        Driver {
+            stats: process.figures.get_or_make(&spec.name, ActionStats::default),
+            durations: process.metrics.histogram(&ACTION_DURATION, &spec.name),
+            process: process.clone(),
+            spec: spec.clone(),
+            number,
+            permits: permits.clone(),
+            post,
+        }
+    }
+
     /// Starts the task; it ends when the returned sender is dropped and the last call has ended.
     pub(crate) fn start(self) -> UnboundedSender<Vec<Job>> {
         let (sender, inbox) = unbounded_channel();
@@ -94,20 +122,27 @@ impl Driver {
     }
 
     async fn drive(self: Arc<Self>, mut inbox: UnboundedReceiver<Vec<Job>>) {
-        let mut calls: FuturesUnordered<BoxFuture<'static, Vec<Finished>>> = FuturesUnordered::new();
+        let mut calls = Calls::new();
         let mut open = true;
         while open || !calls.is_empty() {
             tokio::select! {
                 biased;
                 jobs = inbox.recv(), if open => match jobs {
-                    Some(jobs) => self.call(jobs, &mut calls),
+                    Some(mut jobs) => {
+                        while jobs.len() < GATHER_MAX && let Ok(more) = inbox.try_recv() {
+                            jobs.extend(more);
+                        }
+                        self.call(jobs, &mut calls);
+                        // Calls that are ready at once would otherwise never let another task of the runtime run.
+                        tokio::task::yield_now().await;
+                    }
                     None => open = false,
                 },
                 Some(mut finished) = calls.next() => {
                     while let Some(Some(more)) = calls.next().now_or_never() {
                         finished.extend(more);
                     }
-                    self.settle(finished);
+                    self.settle(finished, None);
                 }
             }
             if self.process.halt.is_halted() {
@@ -116,87 +151,185 @@ impl Driver {
         }
     }
 
-    fn call(self: &Arc<Self>, jobs: Vec<Job>, calls: &mut FuturesUnordered<BoxFuture<'static, Vec<Finished>>>) {
+    fn call(self: &Arc<Self>, jobs: Vec<Job>, calls: &mut Calls) {
         match &self.spec.kind {
-            Kind::Each(_) => {
-                for job in jobs {
-                    let driver = self.clone();
-                    calls.push(Box::pin(async move { vec![driver.each(job).await] }));
-                }
-            }
+            Kind::Each(_) => self.call_each(jobs, calls),
             Kind::Batch(_) => {
                 let size = self.spec.batch_max.min(self.spec.max_parallelism);
                 let mut jobs = jobs.into_iter().peekable();
                 while jobs.peek().is_some() {
                     let batch: Vec<Job> = jobs.by_ref().take(size).collect();
                     let driver = self.clone();
-                    calls.push(Box::pin(async move { driver.batch(batch).await }));
+                    let mut batch: BoxFuture<'static, _> = Box::pin(async move {
+                        driver.batch(batch).await;
+                        Vec::new()
+                    });
+                    if (&mut batch).now_or_never().is_none() {
+                        calls.push(batch);
+                    }
                 }
             }
             Kind::CutBack(_) => unreachable!("files are written without calls"),
         }
     }
 
-    /// Delivers one change, with all its attempts.
-    async fn each(&self, mut job: Job) -> Finished {
-        let Kind::Each(action) = &self.spec.kind else { unreachable!("checked by the caller") };
-        loop {
-            let permit = self.permit(1).await;
-            job.delivery.attempt += 1;
-            // Inside a block of its own, so that a panic before the first await is caught too.
-            let call = async { action.call(job.delivery.clone()).await };
-            let answer = tokio::time::timeout(self.spec.timeout, Guarded(Box::pin(call))).await;
-            match self.judge(&job, answer) {
-                Some(outcome) => return Finished { job, outcome, permit },
-                None => drop(permit),
+    /// Makes a call for each job, as far as there are permits. What is ready at once is settled together.
+    fn call_each(self: &Arc<Self>, jobs: Vec<Job>, calls: &mut Calls) {
+        let mut permits = self.permits_at_once(jobs.len());
+        let permitted = permits.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let (began, now) = (Instant::now(), unix_ms());
+        let mut finished = Vec::with_capacity(permitted);
+        for (place, job) in jobs.into_iter().enumerate() {
+            let driver = self.clone();
+            if place >= permitted {
+                calls.push(Box::pin(async move { vec![driver.retried(job).await] }));
+                continue;
             }
-            self.wait(std::slice::from_mut(&mut job)).await;
+            let mut attempt: BoxFuture<'static, _> = Box::pin(driver.attempt(job, now));
+            match (&mut attempt).now_or_never() {
+                Some((job, Some(outcome))) => finished.push(Finished { job, outcome, permit: None }),
+                Some((job, None)) => {
+                    drop(permits.as_mut().and_then(|permits| permits.split(1)));
+                    let driver = self.clone();
+                    calls.push(Box::pin(async move { vec![driver.wait_and_retry(job).await] }));
+                }
+                None => {
+                    let permit = permits.as_mut().and_then(|permits| permits.split(1));
+                    let driver = self.clone();
+                    calls.push(Box::pin(async move {
+                        let finished = match attempt.await {
+                            (job, Some(outcome)) => Finished { job, outcome, permit },
+                            (job, None) => {
+                                drop(permit);
+                                driver.wait_and_retry(job).await
+                            }
+                        };
+                        vec![finished]
+                    }));
+                }
+            }
+        }
+        if !finished.is_empty() {
+            // They were polled one after the other: each took its share.
+            self.durations.record_many(began.elapsed().as_secs_f64() / finished.len() as f64, finished.len());
+        }
+        self.settle(finished, permits);
+    }
+
+    /// As many permits as there are, up to `calls`, without waiting.
+    fn permits_at_once(&self, calls: usize) -> Option<OwnedSemaphorePermit> {
+        let free = self.permits.available_permits().min(calls);
+        if free == 0 || self.process.halt.is_halted() {
+            return None;
+        }
+        self.permits.clone().try_acquire_many_owned(free as u32).ok()
+    }
+
+    /// Makes one attempt. No outcome: it is to be tried again.
+    async fn attempt(self: Arc<Self>, mut job: Job, now: u64) -> (Job, Option<Judged>) {
+        let Kind::Each(action) = &self.spec.kind else { unreachable!("checked by the caller") };
+        job.delivery.attempt += 1;
+        job.handover.begins(job.delivery.attempt, now);
+        let delivery = job.delivery.clone();
+        let answer: Raw = match guarded(|| action.call(delivery)) {
+            Err(panic) => Ok(Err(panic)),
+            Ok(call) => {
+                let mut call = Guarded(call);
+                match (&mut call).now_or_never() {
+                    Some(answer) => Ok(answer),
+                    None => {
+                        let began = Instant::now();
+                        let answer = tokio::time::timeout(self.spec.timeout, call).await;
+                        self.durations.record(began.elapsed().as_secs_f64());
+                        answer
+                    }
+                }
+            }
+        };
+        let outcome = self.judge(&job, answer);
+        (job, outcome)
+    }
+
+    /// Makes all attempts, each when there is a permit.
+    async fn retried(self: Arc<Self>, job: Job) -> Finished {
+        let permit = self.permit(1).await;
+        match self.clone().attempt(job, unix_ms()).await {
+            (job, Some(outcome)) => Finished { job, outcome, permit },
+            (job, None) => {
+                drop(permit);
+                self.wait_and_retry(job).await
+            }
         }
     }
 
-    /// Delivers a batch; what fails in it is tried again as a smaller batch.
-    async fn batch(&self, mut jobs: Vec<Job>) -> Vec<Finished> {
+    async fn wait_and_retry(self: Arc<Self>, mut job: Job) -> Finished {
+        loop {
+            self.wait(std::slice::from_mut(&mut job)).await;
+            let permit = self.permit(1).await;
+            match self.clone().attempt(job, unix_ms()).await {
+                (job, Some(outcome)) => return Finished { job, outcome, permit },
+                (again, None) => job = again,
+            }
+        }
+    }
+
+    /// Delivers a batch and settles it; what fails in it is tried again as a smaller batch.
+    async fn batch(&self, mut jobs: Vec<Job>) {
         let Kind::Batch(action) = &self.spec.kind else { unreachable!("checked by the caller") };
-        let mut finished = Vec::with_capacity(jobs.len());
         loop {
             let mut permit = self.permit(jobs.len()).await;
-            jobs.iter_mut().for_each(|job| job.delivery.attempt += 1);
+            let (began, now) = (Instant::now(), unix_ms());
+            for job in &mut jobs {
+                job.delivery.attempt += 1;
+                job.handover.begins(job.delivery.attempt, now);
+            }
             let deliveries: Vec<Delivery> = jobs.iter().map(|job| job.delivery.clone()).collect();
-            let call = async { action.call(&deliveries).await };
-            let answer = tokio::time::timeout(self.spec.timeout, Guarded(Box::pin(call))).await;
-            let mut answers: Vec<Result<Result<Result, String>, tokio::time::error::Elapsed>> = match answer {
-                Ok(Ok(answers)) => answers.into_iter().map(|answer| Ok(Ok(answer))).collect(),
+            let answer = match guarded(|| action.call_owned(deliveries)) {
+                Err(panic) => Ok(Err(panic)),
+                Ok(call) => {
+                    let mut call = Guarded(call);
+                    match (&mut call).now_or_never() {
+                        Some(answer) => Ok(answer),
+                        None => tokio::time::timeout(self.spec.timeout, call).await,
+                    }
+                }
+            };
+            self.durations.record_many(began.elapsed().as_secs_f64(), jobs.len());
+            let answers: Vec<Result> = match answer {
+                Ok(Ok(answers)) => answers,
                 // Which change made the batch panic is not known: each is tried once more alone, and the culprit parked.
-                Ok(Err(panic)) if jobs.len() == 1 => vec![Ok(Err(panic))],
+                Ok(Err(panic)) if jobs.len() == 1 => {
+                    let outcome = self.judge(&jobs[0], Ok(Err(panic))).expect("a panic is not tried again");
+                    let culprit = jobs.pop().map(|job| Finished { job, outcome, permit });
+                    return self.settle(culprit.into_iter().collect(), None);
+                }
                 Ok(Err(_)) => {
                     drop(permit);
-                    self.settle(std::mem::take(&mut finished));
                     for job in jobs {
-                        let alone = Box::pin(self.batch(vec![job])).await;
-                        self.settle(alone);
+                        Box::pin(self.batch(vec![job])).await;
                     }
-                    return finished;
+                    return;
                 }
                 Err(_) => Vec::new(),
             };
-            let late = format!("no answer for this change within {:?}", self.spec.timeout);
-            answers.resize_with(jobs.len(), || Ok(Ok(Err(Error::retry(late.clone())))));
+            let mut answers = answers.into_iter();
+            let mut finished = Vec::with_capacity(jobs.len());
             let mut again = Vec::new();
-            for (job, answer) in jobs.into_iter().zip(answers) {
-                match self.judge(&job, answer) {
-                    Some(outcome) => {
-                        let own = permit.as_mut().and_then(|permit| permit.split(1));
-                        finished.push(Finished { job, outcome, permit: own });
-                    }
+            for job in jobs {
+                let answer = answers
+                    .next()
+                    .unwrap_or_else(|| Err(Error::retry(format!("no answer for this change within {:?}", self.spec.timeout))));
+                match self.judge(&job, Ok(Ok(answer))) {
+                    Some(outcome) => finished.push(Finished { job, outcome, permit: None }),
                     None => again.push(job),
                 }
             }
-            drop(permit);
+            // Who waits for permits must hold none, or two batches wait for each other.
+            drop(permit.as_mut().and_then(|permit| permit.split(again.len())));
+            self.settle(finished, permit);
             if again.is_empty() {
-                return finished;
+                return;
             }
-            // Before the others are tried again: who waits for permits must hold none, or two batches wait for each other.
-            self.settle(std::mem::take(&mut finished));
             self.wait(&mut again).await;
             jobs = again;
         }
@@ -213,12 +346,7 @@ impl Driver {
     }
 
     /// What an attempt means: the end of the job, or `None` to try again.
-    #[allow(clippy::type_complexity)] // the answer as it comes: in time? without a panic? successful?
-    fn judge(
-        &self,
-        job: &Job,
-        answer: Result<Result<Result, String>, tokio::time::error::Elapsed>,
-    ) -> Option<Result<(), (Cause, String)>> {
+    fn judge(&self, job: &Job, answer: Raw) -> Option<Judged> {
         let error = match answer {
             Ok(Ok(Ok(()))) => return Some(Ok(())),
             Ok(Err(panic)) => return Some(Err((Cause::Panicked, panic))),
@@ -235,36 +363,52 @@ impl Driver {
         }
     }
 
+    /// Waits until failed jobs are to be tried again.
     async fn wait(&self, jobs: &mut [Job]) {
+        let failed = jobs.len() as u64;
+        self.stats.called.fetch_add(failed, Ordering::Relaxed);
+        self.stats.failed.fetch_add(failed, Ordering::Relaxed);
+        let attempt = jobs.iter().map(|job| job.delivery.attempt).max().unwrap_or(1);
+        let wait = self.spec.backoff.wait(attempt);
+        let next_try = unix_ms() + wait.as_millis() as u64;
         let mut told = Vec::new();
-        for job in jobs.iter_mut().filter(|job| job.delivery.attempt == 1) {
-            // It outlives its batch: kept as a slice it would keep its whole block.
-            job.delivery.change = job.delivery.change.detached();
-            told.push(Answer::Retrying { slot: job.slot });
+        for job in jobs.iter_mut() {
+            job.handover.waits(next_try);
+            if job.delivery.attempt == 1 {
+                // It outlives its batch: kept as a slice it would keep its whole block.
+                job.delivery.change = job.delivery.change.detached();
+                told.push(Answer::Retrying(job.slot));
+            }
         }
         if !told.is_empty() {
             let _ = self.post.send(told);
         }
-        let failed = jobs.iter().map(|job| job.delivery.attempt).max().unwrap_or(1);
-        tokio::time::sleep(self.spec.backoff.wait(failed)).await;
+        self.stats.retrying.fetch_add(jobs.len() as i64, Ordering::Relaxed);
+        tokio::time::sleep(wait).await;
+        self.stats.retrying.fetch_sub(jobs.len() as i64, Ordering::Relaxed);
     }
 
-    /// Gets outcomes noted, and tells the worker once they are durable.
-    fn settle(&self, finished: Vec<Finished>) {
+    /// Gets outcomes noted, and tells the worker once they are durable. `permits` are held until then.
+    fn settle(&self, finished: Vec<Finished>, mut permits: Option<OwnedSemaphorePermit>) {
         if finished.is_empty() || self.process.halt.passes("action.answered") {
             return;
         }
+        self.stats.called.fetch_add(finished.len() as u64, Ordering::Relaxed);
         let mut drafts = Drafts::default();
-        let mut answers = Vec::with_capacity(finished.len());
-        let mut permits: Option<OwnedSemaphorePermit> = None;
+        let mut delivered = Vec::with_capacity(finished.len());
+        let mut answers = Vec::new();
         let mut set_aside = Vec::new();
-        for Finished { job, outcome, permit } in finished {
-            let Delivery { change, identity, attempt } = job.delivery;
-            if job.resolves.is_none() && !job.claim.take() {
-                set_aside.push(Answer::Called(Called { slot: job.slot, outcome, attempt, permit }));
+        for Finished { job, outcome, mut permit } in finished {
+            let Job { slot, delivery, epoch, resolves, handover } = job;
+            if outcome.is_err() {
+                self.stats.failed.fetch_add(1, Ordering::Relaxed);
+            }
+            if resolves.is_none() && !handover.claim() {
+                // The worker notes it. Until then it keeps its permit, also one that was taken for many at once.
+                permit = permit.or_else(|| permits.as_mut().and_then(|permits| permits.split(1)));
+                set_aside.push(Answer::Called(Called { slot, outcome, attempt: delivery.attempt, permit }));
                 continue;
             }
-            answers.push(Answer::Settled { slot: job.slot, delivered: outcome.is_ok() });
             match (&mut permits, permit) {
                 (Some(all), Some(one)) => all.merge(one),
                 (none, one) => *none = none.take().or(one),
@@ -273,42 +417,48 @@ impl Driver {
                 Ok(()) => Outcome::Delivered,
                 Err(_) => Outcome::Parked,
             };
-            match (job.resolves, outcome) {
+            match (resolves, outcome) {
                 (Some(id), Ok(())) => {
                     drafts.resolved.push(Resolved { id, action: self.spec.name.clone(), resolution: Resolution::Delivered })
                 }
                 (resolves, Err((cause, error))) => {
-                    let mut parked = park(&self.spec.name, cause, error, attempt, identity.hash, &change);
+                    let mut parked = park(&self.spec.name, cause, error, delivery.attempt, delivery.hash(), delivery.change());
                     parked.id = resolves.unwrap_or(0);
                     drafts.parked.push(parked);
                 }
                 (None, Ok(())) => {}
             }
-            if job.resolves.is_none() && !(self.spec.repeatable && noted == Outcome::Delivered) {
+            if resolves.is_none() && !(self.spec.repeatable && noted == Outcome::Delivered) {
                 drafts.notes.push(Note {
                     action: self.number,
-                    change: identity.hash,
-                    position: change.position(),
-                    epoch: job.epoch,
+                    change: delivery.hash(),
+                    position: delivery.position(),
+                    epoch,
                     outcome: noted,
                 });
+            }
+            match noted {
+                Outcome::Delivered => delivered.push(slot),
+                Outcome::Parked => answers.push(Answer::Parked(slot)),
             }
         }
         if !set_aside.is_empty() {
             self.post.send(set_aside);
         }
+        if !delivered.is_empty() {
+            answers.push(Answer::Delivered(delivered));
+        }
         if answers.is_empty() {
             return;
         }
+        if drafts.notes.is_empty() && drafts.parked.is_empty() && drafts.resolved.is_empty() {
+            let _ = self.post.send(answers);
+            return;
+        }
         let post = self.post.clone();
-        let told = move |_| {
+        self.process.keeper.commit(drafts, move |_| {
             let _ = post.send(answers);
             drop(permits);
-        };
-        if drafts.notes.is_empty() && drafts.parked.is_empty() && drafts.resolved.is_empty() {
-            told(Vec::new());
-        } else {
-            self.process.keeper.commit(drafts, told);
-        }
+        });
     }
 }

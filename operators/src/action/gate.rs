@@ -12,7 +12,7 @@ use crate::process::Process;
 /// What is to become of a change at an action.
 pub(crate) enum Verdict {
     /// It goes to the action.
-    Deliver(ChangeHash),
+    Deliver,
     /// The condition does not hold.
     Filtered,
     /// It is read again, and had this outcome.
@@ -26,16 +26,14 @@ pub(crate) struct Gate {
     process: Arc<Process>,
     when: Option<Condition>,
     ledger: Option<Arc<LedgerAbove>>,
-    /// Whether the hash of every change is needed, or only of those that are asked about.
-    hash_always: bool,
     passes: Vec<Result<bool, String>>,
 }
 
 impl Gate {
-    pub(crate) fn new(process: &Arc<Process>, spec: &ActionSpec, hash_always: bool) -> Self {
+    pub(crate) fn new(process: &Arc<Process>, spec: &ActionSpec) -> Self {
         let number = process.heritage.actions.get(&spec.name);
         let ledger = number.and_then(|number| process.heritage.ledger.get(number)).cloned();
-        Gate { process: process.clone(), when: spec.when.clone(), ledger, hash_always, passes: Vec::new() }
+        Gate { process: process.clone(), when: spec.when.clone(), ledger, passes: Vec::new() }
     }
 
     /// Judges a batch, in order.
@@ -43,14 +41,15 @@ impl Gate {
         self.evaluate(changes);
         let ledger = self.ledger.as_ref().filter(|ledger| ledger.is_open());
         for (change, passed) in changes.drain(..).zip(self.passes.drain(..)) {
-            let hash =
-                if self.hash_always || ledger.is_some() || passed.is_err() { self.process.hasher.hash(&change) } else { 0 };
-            let met = ledger.and_then(|ledger| ledger.meet(hash, change.position()));
+            let met = ledger.and_then(|ledger| {
+                let hash = self.process.hasher.hash(&change);
+                Some((hash, ledger.meet(hash, change.position())?))
+            });
             let verdict = match (met, passed) {
-                (Some(outcome), _) => Verdict::Met(hash, outcome),
-                (None, Ok(true)) => Verdict::Deliver(hash),
+                (Some((hash, outcome)), _) => Verdict::Met(hash, outcome),
+                (None, Ok(true)) => Verdict::Deliver,
                 (None, Ok(false)) => Verdict::Filtered,
-                (None, Err(panic)) => Verdict::Park(hash, Cause::Panicked, panic),
+                (None, Err(panic)) => Verdict::Park(self.process.hasher.hash(&change), Cause::Panicked, panic),
             };
             let failed = match verdict {
                 Verdict::Met(..) => None,

@@ -2,26 +2,28 @@
 
 use std::collections::VecDeque;
 
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
+use hashbrown::hash_table::Entry;
+use hashbrown::{HashMap, HashTable};
 
 /// The busy keys of one action on one worker. A key is its 64-bit hash: two keys that share one merely wait for each other.
 #[derive(Debug, Default)]
 pub(crate) struct Keys {
-    /// By busy key: the change it is busy with, and what waits behind.
-    busy: HashMap<u64, (usize, VecDeque<usize>)>,
+    /// Busy keys, each with the change it is busy with. A key is its own hash.
+    busy: HashTable<(u64, u32)>,
+    /// By key, what waits behind: only where something does.
+    waiting: HashMap<u64, VecDeque<usize>>,
 }
 
 impl Keys {
     /// A change arrives for `key`. `true`: the key is now busy with it; `false`: it waits.
     pub(crate) fn enter(&mut self, key: u64, slot: usize) -> bool {
-        match self.busy.entry(key) {
-            Entry::Occupied(mut busy) => {
-                busy.get_mut().1.push_back(slot);
+        match self.busy.entry(key, |(known, _)| *known == key, |(known, _)| *known) {
+            Entry::Occupied(_) => {
+                self.waiting.entry(key).or_default().push_back(slot);
                 false
             }
             Entry::Vacant(free) => {
-                free.insert((slot, VecDeque::new()));
+                free.insert((key, slot as u32));
                 true
             }
         }
@@ -29,16 +31,18 @@ impl Keys {
 
     /// The change that `key` is busy with.
     pub(crate) fn first(&self, key: u64) -> Option<usize> {
-        self.busy.get(&key).map(|(first, _)| *first)
+        self.busy.find(key, |(known, _)| *known == key).map(|(_, first)| *first as usize)
     }
 
     /// The change that `key` was busy with is settled. Returns the next one, with which the key is busy now.
     pub(crate) fn leave(&mut self, key: u64) -> Option<usize> {
-        let Entry::Occupied(mut busy) = self.busy.entry(key) else { return None };
-        let (first, waiting) = busy.get_mut();
-        let next = waiting.pop_front();
+        let Ok(mut busy) = self.busy.find_entry(key, |(known, _)| *known == key) else { return None };
+        let next = match self.waiting.is_empty() {
+            true => None,
+            false => next_waiting(&mut self.waiting, key),
+        };
         match next {
-            Some(next) => *first = next,
+            Some(next) => busy.get_mut().1 = next as u32,
             None => drop(busy.remove()),
         }
         next
@@ -46,6 +50,30 @@ impl Keys {
 
     /// Takes out everything that waits behind `key`, in order. The key stays busy.
     pub(crate) fn take_waiting(&mut self, key: u64) -> VecDeque<usize> {
-        self.busy.get_mut(&key).map(|(_, waiting)| std::mem::take(waiting)).unwrap_or_default()
+        self.waiting.remove(&key).unwrap_or_default()
+    }
+}
+
+fn next_waiting(waiting: &mut HashMap<u64, VecDeque<usize>>, key: u64) -> Option<usize> {
+    let behind = waiting.get_mut(&key)?;
+    let next = behind.pop_front();
+    if behind.is_empty() {
+        waiting.remove(&key);
+    }
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_busy_with_one_and_the_rest_follows_in_order() {
+        let mut keys = Keys::default();
+        assert!(keys.enter(7, 0) && !keys.enter(7, 1) && !keys.enter(7, 2) && keys.enter(8, 3));
+        assert_eq!((keys.first(7), keys.leave(7), keys.first(7)), (Some(0), Some(1), Some(1)));
+        assert_eq!(keys.take_waiting(7), [2]);
+        assert_eq!((keys.leave(7), keys.first(7), keys.leave(7)), (None, None, None));
+        assert_eq!(keys.leave(8), None);
     }
 }

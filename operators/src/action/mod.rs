@@ -9,10 +9,12 @@ pub mod call;
 pub mod cut_back;
 mod driver;
 mod gate;
+mod handover;
 mod keys;
 pub mod operator;
 pub mod spec;
 mod spill;
+pub mod stats;
 
 pub use call::{Action, BatchAction, BoxFuture, Delivery, Run, batch, run};
 pub use spec::{ActionSpec, IntoAction, NamedAction, action};

@@ -3,12 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use metrics::Histogram;
 use parking_lot::Mutex;
 
 use crate::checkpoint::store::{CheckpointStore, Group, Note, Parked, ParkedId, Resolution, Resolved, Save};
+use crate::epoch::unix_ms;
 use crate::error::Result;
 use crate::halt::Halt;
 
@@ -41,6 +45,8 @@ enum Request {
 pub struct Keeper {
     requests: Sender<Request>,
     resolved: Arc<Mutex<BTreeMap<String, (u64, u64)>>>,
+    /// Since when the store works at one group, in Unix milliseconds; 0: it is idle.
+    busy_since: Arc<AtomicU64>,
 }
 
 impl Keeper {
@@ -50,14 +56,16 @@ impl Keeper {
         next_parked: ParkedId,
         resolved: BTreeMap<String, (u64, u64)>,
         halt: Arc<Halt>,
+        durations: Histogram,
     ) -> (Self, JoinHandle<()>) {
         let (requests, inbox) = unbounded();
         let resolved = Arc::new(Mutex::new(resolved));
-        let keeper = Keeper { requests, resolved: resolved.clone() };
+        let busy_since = Arc::new(AtomicU64::new(0));
+        let keeper = Keeper { requests, resolved: resolved.clone(), busy_since: busy_since.clone() };
         let next_parked = next_parked.max(1);
         let thread = std::thread::Builder::new()
             .name("keeper".into())
-            .spawn(move || Work { store, next_parked, resolved, halt, told: Vec::new() }.run(&inbox))
+            .spawn(move || Work { store, next_parked, resolved, halt, told: Vec::new(), busy_since, durations }.run(&inbox))
             .expect("the system gives a thread at start");
         (keeper, thread)
     }
@@ -82,6 +90,11 @@ impl Keeper {
         self.resolved.lock().clone()
     }
 
+    /// Since when the store has been working at one group, in Unix milliseconds; `None`: it is idle.
+    pub fn busy_since(&self) -> Option<u64> {
+        Some(self.busy_since.load(Ordering::Relaxed)).filter(|since| *since > 0)
+    }
+
     /// Ends the thread once everything asked before is done.
     pub fn close(&self) {
         let _ = self.requests.send(Request::Close);
@@ -103,6 +116,8 @@ struct Work {
     resolved: Arc<Mutex<BTreeMap<String, (u64, u64)>>>,
     halt: Arc<Halt>,
     told: Vec<(Told<Vec<ParkedId>>, Vec<ParkedId>)>,
+    busy_since: Arc<AtomicU64>,
+    durations: Histogram,
 }
 
 impl Work {
@@ -159,10 +174,14 @@ impl Work {
     fn commit(&mut self, group: Group, saved: Option<Told<()>>, reads: Vec<(Vec<ParkedId>, Told<Vec<Parked>>)>) -> Result<()> {
         let is_empty = group.save.is_none() && group.notes.is_empty() && group.parked.is_empty() && group.resolved.is_empty();
         if !is_empty {
+            self.busy_since.store(unix_ms(), Ordering::Relaxed);
+            let began = Instant::now();
             if self.halt.passes("group.before_commit") {
                 return Ok(());
             }
             self.store.commit(&group)?;
+            self.durations.record(began.elapsed().as_secs_f64());
+            self.busy_since.store(0, Ordering::Relaxed);
             if self.halt.passes(if group.save.is_some() { "save.committed" } else { "group.committed" }) {
                 return Ok(());
             }

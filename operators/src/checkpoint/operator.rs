@@ -84,6 +84,7 @@ pub fn checkpoint<'s>(
                 }
             });
             let frontier = frontiers[0].frontier().first().copied();
+            process.pace.frontier_at(frontier);
             let step = desk.fold(frontier).map(|()| {
                 desk.hear();
                 desk.begin(frontier)
@@ -93,6 +94,7 @@ pub fn checkpoint<'s>(
                 Ok(Next::Nothing) => {}
                 Err(error) => process.halt.fail(error),
             }
+            process.pace.unsaved(desk.saving || desk.dirty);
             // At the end of all input the operator stays until the last save is durable.
             desk.saving || desk.is_dirty()
         }

@@ -4,11 +4,14 @@
 //! to the keeper, with the lengths. The lengths belong to the frontier of this save, so they are taken here, once.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crossbeam_channel::{Sender, unbounded};
 
 use crate::checkpoint::store::{Resolved, Save};
+use crate::metrics::SAVE_DURATION;
 use crate::offload::Post;
+use crate::pace::Saving;
 use crate::position::Epoch;
 use crate::process::Process;
 
@@ -32,10 +35,13 @@ impl Saver {
 pub(crate) fn start(process: &Arc<Process>, post: Post<Saved>) -> Saver {
     let (saves, inbox) = unbounded::<(Save, Vec<Resolved>)>();
     let process = process.clone();
+    let durations = process.metrics.histogram(&SAVE_DURATION, "");
     std::thread::Builder::new()
         .name("saver".into())
         .spawn(move || {
             while let Ok((mut save, ended)) = inbox.recv() {
+                let began = Instant::now();
+                process.pace.save(Some(Saving::Files));
                 match process.sink_writer.files_at(save.epoch) {
                     Ok(files) => save.files = files,
                     Err(error) => return process.halt.fail(error.context("a checkpoint could not be saved")),
@@ -43,8 +49,11 @@ pub(crate) fn start(process: &Arc<Process>, post: Post<Saved>) -> Saver {
                 if process.halt.is_frozen() || process.halt.passes("save.synced") {
                     return;
                 }
-                let (epoch, post) = (save.epoch, post.clone());
+                process.pace.save(Some(Saving::Store));
+                let (epoch, post, durations, told) = (save.epoch, post.clone(), durations.clone(), process.clone());
                 process.keeper.save(Box::new(save), ended, move |()| {
+                    durations.record(began.elapsed().as_secs_f64());
+                    told.pace.save(None);
                     post.send(Saved { epoch });
                 });
             }

@@ -6,6 +6,7 @@
 
 mod reader;
 pub mod source;
+pub mod stats;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,9 +26,11 @@ use crate::change::Change;
 use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::report::Report;
 use crate::checkpoint::store::{Cause, Parked};
+use crate::ingest::stats::ReaderStats;
 use crate::offload::{Wake, mailbox};
 use crate::position::{Epoch, Position};
 use crate::process::Process;
+use crate::why::{Hold, HolderKind};
 pub use source::{Batch, Partition, Read, Reader, Rejected, Source};
 
 /// By epoch, how many rejected lines are on their way to the store.
@@ -76,12 +79,14 @@ pub fn ingest<'s>(
     let lines = SourceLines::new(&process.books, name);
     let mine: Vec<Partition> =
         partitions.iter().filter(|partition| partition.id as usize % scope.peers() == scope.index()).cloned().collect();
-    let process = process.clone();
+    let (process, index) = (process.clone(), scope.index());
     let source_name = name.to_owned();
     builder.build(move |mut capabilities| {
         let reports_capability = capabilities.pop();
         let mut held = capabilities.pop().zip(reports_capability);
-        let batches = reader::start(&process, source, mine, wake.clone(), fan);
+        let stats = process.figures.get_or_make(&format!("{source_name}/{index}"), || ReaderStats::new(&source_name, index));
+        let mut probe = process.probes.register("source", &source_name, index, &wake);
+        let batches = reader::start(&process, source, mine, wake.clone(), fan, stats);
         process.clock.register(wake.clone());
         let (parked_post, parked_inbox) = mailbox::<(Epoch, usize)>(&wake);
         let mut parking = Parking::new();
@@ -118,6 +123,8 @@ pub fn ingest<'s>(
                     parking.remove(&epoch);
                 }
             }
+            // Rejected lines on their way to the store are all that holds an epoch here.
+            probe.answer(|| parking.keys().next().map(|epoch| Hold::new(*epoch, HolderKind::Note)));
             let Some((for_changes, for_reports)) = held.as_mut() else { return };
             let mut changes_handle = changes_out.activate();
             let mut reports_handle = reports_out.activate();

@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use crate::epoch::unix_ms;
 use crate::error::Result;
 use crate::ingest::source::{Batch, Partition, Read, Reader, Source};
+use crate::ingest::stats::{ReaderState, ReaderStats};
 use crate::offload::Wake;
 use crate::process::Process;
 
@@ -21,9 +23,11 @@ pub(crate) fn start(
     partitions: Vec<Partition>,
     wake: Wake,
     fan: u64,
+    stats: Arc<ReaderStats>,
 ) -> Receiver<Batch> {
     let (batches, inbox) = bounded(AHEAD);
     if partitions.is_empty() {
+        stats.turn(ReaderState::Ended);
         // The channel is closed: this worker's part of the source has ended before it began.
         return inbox;
     }
@@ -31,9 +35,10 @@ pub(crate) fn start(
     std::thread::Builder::new()
         .name("reader".into())
         .spawn(move || {
-            if let Err(error) = read_all(&process, &*source, partitions, &wake, fan, &batches) {
+            if let Err(error) = read_all(&process, &*source, partitions, &wake, fan, &batches, &stats) {
                 process.halt.fail(error);
             }
+            stats.turn(ReaderState::Ended);
             drop(batches);
             wake.wake();
         })
@@ -48,6 +53,7 @@ fn read_all(
     wake: &Wake,
     fan: u64,
     batches: &Sender<Batch>,
+    stats: &ReaderStats,
 ) -> Result {
     struct Turn {
         partition: Partition,
@@ -72,14 +78,20 @@ fn read_all(
                 index += 1;
                 continue;
             }
-            if !process.in_flight.wait_for_room(Duration::from_millis(50)) {
-                continue;
+            if !process.in_flight.has_room() {
+                stats.turn(ReaderState::Paused);
+                if !process.in_flight.wait_for_room(Duration::from_millis(50)) {
+                    continue;
+                }
+                stats.turn(ReaderState::Reading);
             }
             let mut batch = Batch { partition: partition.id, ..Batch::default() };
             match reader.read(&mut batch)? {
                 Read::Some => {
                     *due = Instant::now();
                     next_due = Some(*due);
+                    stats.turn(ReaderState::Reading);
+                    stats.last_read_ms.store(unix_ms(), Ordering::Relaxed);
                     count_replay(process, &batch, *order);
                     *order = batch.token.order;
                     process.in_flight.take((batch.changes.len() + batch.rejected.len()) as u64 * fan);
@@ -101,6 +113,9 @@ fn read_all(
             }
         }
         // All are idle: sleep until the first is due, in steps short enough to notice a stop.
+        if next_due.is_some_and(|due| due > Instant::now()) {
+            stats.turn(ReaderState::Waiting);
+        }
         let until = next_due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()));
         std::thread::sleep(until.min(Duration::from_millis(50)));
     }

@@ -4,16 +4,23 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hashbrown::HashMap;
+use metrics::Histogram;
+use parking_lot::Mutex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::action::call::BoxFuture;
 use crate::change::{Change, Found};
+use crate::epoch::unix_ms;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::panic::{Guarded, guarded};
+use crate::lookup::stats::LookupStats;
 use crate::lookup::{KeyOf, Lookup};
+use crate::metrics::LOOKUP_DURATION;
 use crate::offload::Post;
 use crate::process::Process;
 use crate::row::Fields;
@@ -86,6 +93,21 @@ pub(crate) struct Ask {
 pub(crate) struct Asks {
     asks: UnboundedSender<Ask>,
     by: KeyOf,
+    under_way: Arc<UnderWay>,
+}
+
+/// The batches that are being asked for, by number.
+type UnderWay = Mutex<HashMap<u64, (Vec<String>, Asking)>>;
+
+/// How it stands with a batch that is being asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking {
+    /// Since when, in Unix milliseconds.
+    pub since: u64,
+    /// Which attempt it is, and how many there are at most.
+    pub attempt: (u32, u32),
+    /// When the next attempt is made, if the last one failed.
+    pub next_try: Option<u64>,
 }
 
 /// Batches of one lookup under way at once.
@@ -99,9 +121,17 @@ impl Asks {
 
     fn start(process: &Arc<Process>, stage: &str, lookup: &Lookup) -> Self {
         let (asks, inbox) = unbounded_channel();
-        let desk = Arc::new(Desk { process: process.clone(), stage: stage.into(), lookup: lookup.clone() });
+        let under_way = Arc::<UnderWay>::default();
+        let desk = Arc::new(Desk {
+            process: process.clone(),
+            stage: stage.into(),
+            lookup: lookup.clone(),
+            stats: process.figures.get_or_make(stage, LookupStats::default),
+            durations: process.metrics.histogram(&LOOKUP_DURATION, stage),
+            under_way: under_way.clone(),
+        });
         process.runtime.spawn(desk.answer(inbox));
-        Asks { asks, by: lookup.by.clone() }
+        Asks { asks, by: lookup.by.clone(), under_way }
     }
 
     /// The lookup's key of a change, or the panic of the user's closure.
@@ -110,6 +140,12 @@ impl Asks {
             KeyOf::Field(field) => Ok(change.row().str(field).map(Cow::into_owned)),
             KeyOf::Closure(closure) => guarded(|| closure(change)),
         }
+    }
+
+    /// How it stands with a key that was asked for; `None` while it waits for its batch.
+    pub(crate) fn asking(&self, key: &str) -> Option<Asking> {
+        let under_way = self.under_way.lock();
+        under_way.values().find(|(keys, _)| keys.iter().any(|asked| asked == key)).map(|(_, asking)| *asking)
     }
 
     pub(crate) fn ask(&self, ask: Ask) {
@@ -129,6 +165,9 @@ struct Desk {
     process: Arc<Process>,
     stage: Arc<str>,
     lookup: Lookup,
+    stats: Arc<LookupStats>,
+    durations: Histogram,
+    under_way: Arc<UnderWay>,
 }
 
 impl Desk {
@@ -138,6 +177,7 @@ impl Desk {
         let mut queue: VecDeque<String> = VecDeque::new();
         let mut batches: FuturesUnordered<BoxFuture<'static, Loaded>> = FuturesUnordered::new();
         let mut open = true;
+        let mut number = 0;
         while open || !batches.is_empty() {
             tokio::select! {
                 ask = inbox.recv(), if open => match ask {
@@ -161,7 +201,8 @@ impl Desk {
             while !queue.is_empty() && batches.len() < BATCHES_MAX {
                 let keys = queue.drain(..queue.len().min(self.lookup.batch_max)).collect();
                 let desk = self.clone();
-                batches.push(Box::pin(async move { desk.load(keys).await }));
+                number += 1;
+                batches.push(Box::pin(async move { desk.load(number, keys).await }));
             }
             if self.process.halt.is_halted() {
                 return;
@@ -170,10 +211,25 @@ impl Desk {
     }
 
     /// Loads one batch of keys, with all attempts. Every key gets an answer.
-    async fn load(&self, keys: Vec<String>) -> Loaded {
+    async fn load(&self, number: u64, keys: Vec<String>) -> Loaded {
+        self.stats.loaded.fetch_add(keys.len() as u64, Ordering::Relaxed);
+        let loaded = self.attempts(number, keys).await;
+        self.under_way.lock().remove(&number);
+        loaded
+    }
+
+    /// Writes down how it stands with a batch, for those who want to know what a change waits for.
+    fn asking(&self, number: u64, keys: &[String], attempt: u32, next_try: Option<u64>) {
+        let asking = Asking { since: unix_ms(), attempt: (attempt, self.lookup.attempts), next_try };
+        self.under_way.lock().entry(number).and_modify(|(_, known)| *known = asking).or_insert_with(|| (keys.to_vec(), asking));
+    }
+
+    async fn attempts(&self, number: u64, keys: Vec<String>) -> Loaded {
         let Some(origin) = &self.lookup.origin else { return Vec::new() };
         let mut failed = 0;
         loop {
+            self.asking(number, &keys, failed + 1, None);
+            let began = Instant::now();
             let call = async { origin.load(&keys).await };
             let answer = match Guarded(Box::pin(call)).await {
                 Ok(Ok(rows)) if rows.len() == keys.len() => Ok(rows),
@@ -181,6 +237,8 @@ impl Desk {
                 Ok(Err(error)) => Err(error),
                 Err(panic) => Err(Error::park(panic)),
             };
+            self.stats.loads.fetch_add(1, Ordering::Relaxed);
+            self.durations.record(began.elapsed().as_secs_f64());
             let error = match answer {
                 Ok(rows) => {
                     let found = |row| match row {
@@ -192,8 +250,13 @@ impl Desk {
                 Err(error) => error,
             };
             failed += 1;
+            self.stats.failed.fetch_add(1, Ordering::Relaxed);
             match error.kind() {
-                ErrorKind::Retry if failed < self.lookup.attempts => tokio::time::sleep(self.lookup.backoff.wait(failed)).await,
+                ErrorKind::Retry if failed < self.lookup.attempts => {
+                    let wait = self.lookup.backoff.wait(failed);
+                    self.asking(number, &keys, failed, Some(unix_ms() + wait.as_millis() as u64));
+                    tokio::time::sleep(wait).await;
+                }
                 ErrorKind::Retry | ErrorKind::Park => {
                     let found = Arc::new(Found::failed(self.stage.clone(), error.to_string()));
                     return keys.into_iter().map(|key| (key, found.clone())).collect();

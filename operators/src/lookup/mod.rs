@@ -5,6 +5,7 @@
 
 mod cache;
 pub mod loader;
+pub mod stats;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -26,9 +27,11 @@ use crate::guard::panic::guarded;
 use crate::lookup::cache::FoundCache;
 use crate::lookup::loader::{Ask, Asks};
 pub use crate::lookup::loader::{Load, Loader, load};
+use crate::lookup::stats::LookupStats;
 use crate::offload::{Post, Wake, mailbox};
 use crate::position::Epoch;
 use crate::process::Process;
+use crate::why::{Hold, HolderKind};
 
 /// How a lookup finds its rows: by which key, from where, and what is kept.
 ///
@@ -157,7 +160,8 @@ impl<'s> LookupExt for StreamVec<'s, Epoch, Change> {
         self.unary::<CapacityContainerBuilder<Vec<Change>>, _, _, _>(Pipeline, &format!("Lookup {name}"), move |_, info| {
             let wake = Wake::new(scope.worker().sync_activator_for(info.address.to_vec()));
             let (post, inbox) = mailbox(&wake);
-            let mut desk = Desk::new(&process, stage, &lookup, post, scope.peers());
+            let mut desk = Desk::new(&process, stage.clone(), &lookup, post, scope.peers());
+            let mut probe = process.probes.register("lookup", &stage, scope.index(), &wake);
             move |input, out| {
                 wake.ran();
                 input.for_each_epoch(|capability, batches| {
@@ -183,6 +187,7 @@ impl<'s> LookupExt for StreamVec<'s, Epoch, Change> {
                     }
                 }
                 desk.ask();
+                probe.answer(|| desk.oldest());
             }
         })
     }
@@ -204,13 +209,13 @@ enum Wants {
 }
 
 struct Desk {
-    process: Arc<Process>,
     stage: Arc<str>,
     by: KeyOf,
     origin: Option<Arc<dyn Loader>>,
     nothing: Arc<Found>,
     cache: FoundCache,
     asks: Asks,
+    stats: Arc<LookupStats>,
     post: Post<Vec<(String, Arc<Found>)>>,
     /// By hash of the change's key: its changes that wait, in order. Only the first has been asked for.
     blocked: HashMap<u64, VecDeque<Waiting>>,
@@ -229,12 +234,12 @@ impl Desk {
         peers: usize,
     ) -> Self {
         Desk {
-            process: process.clone(),
             by: lookup.by.clone(),
             origin: lookup.origin.clone(),
             nothing: Arc::new(Found::nothing(stage.clone())),
             cache: FoundCache::new(lookup.cache, peers),
             asks: Asks::of(process, &stage, lookup),
+            stats: process.figures.get_or_make(&stage, LookupStats::default),
             stage,
             post,
             blocked: HashMap::new(),
@@ -296,8 +301,8 @@ impl Desk {
             *waiting += 1;
             false
         });
-        self.process.stats.cache_hits.fetch_add(hits, Ordering::Relaxed);
-        self.process.stats.cache_misses.fetch_add(misses, Ordering::Relaxed);
+        self.stats.hits.fetch_add(hits, Ordering::Relaxed);
+        self.stats.misses.fetch_add(misses, Ordering::Relaxed);
     }
 
     /// A change that needs no row still waits behind the changes of its key that do. Returns whether it passes now.
@@ -332,6 +337,27 @@ impl Desk {
     fn wait(&mut self, waiting: usize, capability: Option<Capability<Epoch>>) {
         let Some(capability) = capability else { return };
         self.open.entry(*capability.time()).or_insert_with(|| (capability, 0)).1 += waiting;
+    }
+
+    /// The change that holds the oldest epoch here.
+    fn oldest(&self) -> Option<Hold> {
+        let (epoch, _) = self.open.first_key_value()?;
+        // The first of a key has been asked for; a later one of the same epoch waits behind one that is as old or older.
+        let firsts = self.blocked.values().filter_map(VecDeque::front);
+        let Waiting { change, epoch, wants } = firsts.min_by_key(|waiting| (waiting.epoch != *epoch, waiting.epoch))?;
+        let mut hold = Hold::new(*epoch, HolderKind::Lookup);
+        hold.change = Some((change.key().to_owned(), change.id().to_owned()));
+        if let Wants::Row(key) = wants
+            && let Some(asking) = self.asks.asking(key)
+        {
+            hold.attempt = Some(asking.attempt);
+            hold.since = asking.since;
+            hold.next_try = asking.next_try;
+            if hold.next_try.is_some() {
+                hold.kind = HolderKind::LookupRetry;
+            }
+        }
+        Some(hold)
     }
 
     /// Asks for what is missing: one message for all keys of this run of the operator.

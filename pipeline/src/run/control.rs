@@ -1,11 +1,16 @@
 //! Control over a run from outside: stop it, or make it crash in a test.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use highwater_operators::halt::Ending;
 use highwater_operators::process::Process;
+use highwater_operators::why::Why;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+
+use crate::report::ActionBooks;
 
 /// A handle on a run, made before it starts. Cheap to clone.
 #[derive(Clone, Default)]
@@ -46,6 +51,18 @@ impl Control {
                 _ => process.halt.end(Ending::Abandoned),
             }
         }
+    }
+
+    /// What holds the mark of the run, if it runs. Waits up to `patience` for the operators' answers.
+    pub fn why(&self, patience: Duration) -> Option<Why> {
+        let process = self.0.process.lock().upgrade()?;
+        Some(process.why(patience))
+    }
+
+    /// The books of every action of the run as they stand, if it runs.
+    pub fn books(&self) -> Option<BTreeMap<String, ActionBooks>> {
+        let process = self.0.process.lock().upgrade()?;
+        Some(ActionBooks::of(&process, &BTreeMap::new()))
     }
 
     /// How often the run was asked to end.

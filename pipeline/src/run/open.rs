@@ -19,11 +19,13 @@ use highwater_operators::hash::ChangeHasher;
 use highwater_operators::heritage::Heritage;
 use highwater_operators::in_flight::InFlight;
 use highwater_operators::ingest::Partition;
+use highwater_operators::metrics::COMMIT_DURATION;
 use highwater_operators::process::{Limits, Process};
 use highwater_operators::{Error, Result};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use crate::exposition::Exposition;
 use crate::plan::Plan;
 use crate::run::Partitions;
 use crate::run::control::Control;
@@ -40,10 +42,17 @@ pub(crate) struct Opened {
     pub bytes: Option<(u64, u64)>,
     /// Where each action's output is.
     pub places: BTreeMap<String, String>,
+    /// Where metrics are gathered.
+    pub exposition: Exposition,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Opened {
+    /// All metrics of the run, in Prometheus' text format.
+    pub(crate) fn metrics(&self) -> String {
+        self.exposition.render(&self.process)
+    }
+
     /// Waits for the threads of the process, so that the store is closed and its lock given back.
     pub(crate) fn join(&self) {
         for thread in self.threads.lock().drain(..) {
@@ -81,7 +90,10 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
     let workers = settings.workers();
     let actions = plan.actions.len().max(1);
     let in_flight = InFlight::new(settings.in_flight_changes * actions as u64, settings.in_flight_mib << 20);
-    let (keeper, keeper_thread) = Keeper::start(Box::new(store), restored.next_parked, restored.resolved.clone(), halt.clone());
+    let (exposition, metrics) = Exposition::new(name);
+    let commits = metrics.histogram(&COMMIT_DURATION, "");
+    let (keeper, keeper_thread) =
+        Keeper::start(Box::new(store), restored.next_parked, restored.resolved.clone(), halt.clone(), commits);
     let (sink_writer, writer_thread) = SinkWriter::start(files, in_flight.clone(), halt.clone());
     let limits = Limits {
         pipeline: name.to_owned(),
@@ -103,6 +115,7 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
         halt,
         Heritage::from_restored(&mut restored),
         ReadSoFar::open(&directory),
+        metrics,
     );
     control.arm(&process);
     let places = plan.actions.iter().filter_map(|(name, spec)| Some((name.clone(), spec.cut_back_sink()?.place()))).collect();
@@ -113,6 +126,7 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
         resumed_from,
         bytes,
         places,
+        exposition,
         threads: Mutex::new(vec![keeper_thread, writer_thread]),
     })
 }

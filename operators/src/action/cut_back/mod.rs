@@ -10,6 +10,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hashbrown::HashSet;
 use timely::container::CapacityContainerBuilder;
@@ -22,6 +23,7 @@ use crate::action::again::{Again, Examiner, Reloaded};
 use crate::action::gate::{Gate, Verdict};
 use crate::action::operator::{ActionLines, Command, CommandKind, park};
 use crate::action::spec::{ActionSpec, Kind};
+use crate::action::stats::ActionStats;
 use crate::batches::ForEachEpoch;
 use crate::change::Change;
 use crate::checkpoint::keeper::Drafts;
@@ -33,6 +35,7 @@ use crate::guard::panic::guarded;
 use crate::offload::{Wake, mailbox};
 use crate::position::Epoch;
 use crate::process::Process;
+use crate::why::{Hold, HolderKind};
 
 pub use self::writer::SinkWriter;
 
@@ -120,8 +123,10 @@ pub(crate) fn write<'s>(
                 None
             }
         };
-        let mut gate = Gate::new(&process, &spec, false);
+        let mut gate = Gate::new(&process, &spec);
         let mut open: BTreeMap<Epoch, Open> = BTreeMap::new();
+        let mut probe = process.probes.register("action", &spec.name, scope.index(), &wake);
+        let stats = process.figures.get_or_make(&spec.name, ActionStats::default);
         let number = process.heritage.actions.get(&spec.name).copied().unwrap_or_default();
         move |(input, frontier), out| {
             wake.ran();
@@ -138,11 +143,11 @@ pub(crate) fn write<'s>(
                     slot.changes += batch.len() as u64;
                     gate.judge(batch, |change, verdict| {
                         let verdict = match verdict {
-                            Verdict::Deliver(_) => encode(&*sink, &change, &mut slot.bytes, &process, &spec),
+                            Verdict::Deliver => encode(&*sink, &change, &mut slot.bytes, &process, &spec),
                             other => other,
                         };
                         match verdict {
-                            Verdict::Deliver(_) => slot.delivered += 1,
+                            Verdict::Deliver => slot.delivered += 1,
                             Verdict::Filtered => slot.filtered += 1,
                             Verdict::Met(hash, _) => {
                                 slot.parked += 1;
@@ -206,7 +211,7 @@ pub(crate) fn write<'s>(
                 let Some(capability) = standing.as_ref() else { continue };
                 let slot = open.entry(*capability.time()).or_insert_with(|| Open::new(capability.clone()));
                 let written = resolution == Resolution::Dropped
-                    || matches!(encode(&*sink, &parked.change, &mut slot.bytes, &process, &spec), Verdict::Deliver(_));
+                    || matches!(encode(&*sink, &parked.change, &mut slot.bytes, &process, &spec), Verdict::Deliver);
                 if written {
                     slot.ended.push(Report::Ended(Resolved { id: parked.id, action: parked.action, resolution }));
                 } else {
@@ -232,11 +237,17 @@ pub(crate) fn write<'s>(
                     }
                 }
             }
+            // Lines wait for the frontier, so only parked changes on their way to the store can hold it up.
+            probe.answer(|| {
+                let held = open.iter().find(|(_, slot)| slot.handed_over && slot.pending > 0);
+                held.map(|(epoch, _)| Hold::new(*epoch, HolderKind::Note))
+            });
             open.retain(|_, slot| {
                 if !slot.handed_over || slot.pending > 0 {
                     return true;
                 }
                 let mut session = out.session(&slot.capability);
+                stats.called.fetch_add(slot.delivered, Ordering::Relaxed);
                 lines.count(&mut |report| session.give(report), slot.delivered, slot.filtered, slot.parked);
                 session.give_iterator(slot.ended.drain(..));
                 false
@@ -265,7 +276,7 @@ impl Open {
 fn encode(sink: &dyn CutBackSink, change: &Change, to: &mut Vec<u8>, process: &Process, spec: &ActionSpec) -> Verdict {
     let length = to.len();
     let (cause, error) = match guarded(|| sink.encode(change, to)) {
-        Ok(Ok(())) => return Verdict::Deliver(0),
+        Ok(Ok(())) => return Verdict::Deliver,
         Ok(Err(error)) => (Cause::Failed, error.to_string()),
         Err(panic) => (Cause::Panicked, panic),
     };

@@ -7,6 +7,7 @@
 
 use super::{Desk, Mail, Task};
 use crate::action::driver::{Answer, Called};
+use crate::action::handover::Handover;
 use crate::action::operator::park;
 use crate::action::spill::Waiting;
 use crate::change::Change;
@@ -34,7 +35,7 @@ impl Desk {
     /// changes of their keys would have to wait here too, until they fill the window for all actions.
     pub(super) fn make_room(&mut self, key: u64) {
         let Some(first) = self.keys.first(key) else { return };
-        if self.tasks[first].claim.is_none() && !self.is_record(first) {
+        if self.tasks[first].handover.is_none() && !self.is_record(first) {
             self.ready.retain(|slot| *slot != first);
             self.spill_task(first);
             self.spill_waiting(key);
@@ -50,18 +51,19 @@ impl Desk {
             return true;
         }
         let task = &mut self.tasks[slot];
-        if !task.claim.as_ref().is_some_and(|claim| claim.take()) {
+        if !task.handover.as_ref().is_some_and(Handover::claim) {
             return false;
         }
         task.is_aside = true;
+        let hash = task.hash(&self.process);
         let note = Note {
             action: self.number,
-            change: task.hash,
+            change: hash,
             position: task.change.position(),
             epoch: task.epoch,
             outcome: Outcome::Parked,
         };
-        let record = park(&self.spec.name, Cause::Overflow, String::new(), 0, task.hash, &task.change);
+        let record = park(&self.spec.name, Cause::Overflow, String::new(), 0, hash, &task.change);
         let drafts = Drafts { notes: vec![note], parked: vec![record], ..Drafts::default() };
         let post = self.post.clone();
         self.process.keeper.commit(drafts, move |ids| {
@@ -89,26 +91,26 @@ impl Desk {
     }
 
     /// The answer of a call whose change was set aside meanwhile: it settles the record, once that has its number.
-    pub(super) fn called(&mut self, called: Called) {
+    pub(super) fn called(&mut self, called: Box<Called>) {
         let task = &mut self.tasks[called.slot];
         let Some(id) = task.resolves else {
             task.called = Some(called);
             return;
         };
-        let Called { slot, outcome, attempt, permit } = called;
+        let Called { slot, outcome, attempt, permit } = *called;
         let delivered = outcome.is_ok();
         let mut drafts = Drafts::default();
         match outcome {
             Ok(()) => drafts.resolved.push(Resolved { id, action: self.spec.name.clone(), resolution: Resolution::Delivered }),
             Err((cause, error)) => {
-                let mut record = park(&self.spec.name, cause, error, attempt, task.hash, &task.change);
+                let mut record = park(&self.spec.name, cause, error, attempt, task.hash(&self.process), &task.change);
                 record.id = id;
                 drafts.parked.push(record);
             }
         }
         let post = self.post.clone();
         self.process.keeper.commit(drafts, move |_| {
-            post.send(Mail::Answers(vec![Answer::Settled { slot, delivered }]));
+            post.send(Mail::Answers(vec![if delivered { Answer::Delivered(vec![slot]) } else { Answer::Parked(slot) }]));
             drop(permit);
         });
     }
@@ -154,7 +156,9 @@ impl Desk {
     }
 
     fn spill_task(&mut self, slot: usize) {
-        let Task { change, epoch, key, hash, .. } = self.tasks.remove(slot);
+        let task = self.tasks.remove(slot);
+        let hash = task.hash(&self.process);
+        let Task { change, epoch, key, .. } = task;
         self.spill.leads(key);
         self.set_aside(epoch, vec![(change, hash, Cause::Overflow, String::new(), true)]);
     }
@@ -171,7 +175,8 @@ impl Desk {
                 }
                 None => {
                     self.spill.leads(key);
-                    self.set_aside(task.epoch, vec![(task.change, task.hash, Cause::Held, String::new(), true)]);
+                    let hash = task.hash(&self.process);
+                    self.set_aside(task.epoch, vec![(task.change, hash, Cause::Held, String::new(), true)]);
                 }
             }
         }

@@ -9,6 +9,7 @@ mod command;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hashbrown::HashSet;
@@ -23,12 +24,14 @@ use tokio::sync::mpsc::UnboundedSender;
 
 pub use self::command::{Command, CommandKind};
 use crate::action::again::{Examiner, Reloaded};
-use crate::action::call::{Delivery, Identity};
-use crate::action::driver::{Answer, Called, Claim, Driver, Job};
+use crate::action::call::{Delivery, Scope};
+use crate::action::driver::{Answer, Called, Driver, Job};
 use crate::action::gate::{Gate, Verdict};
+use crate::action::handover::{Handover, Step};
 use crate::action::keys::Keys;
 use crate::action::spec::{ActionSpec, Kind};
 use crate::action::spill::{Spill, Waiting};
+use crate::action::stats::ActionStats;
 use crate::batches::ForEachEpoch;
 use crate::books::{Books, Line};
 use crate::change::Change;
@@ -39,6 +42,7 @@ use crate::filter::Filters;
 use crate::offload::{Post, Wake, mailbox};
 use crate::position::Epoch;
 use crate::process::{Process, owns};
+use crate::why::{Hold, HolderKind};
 
 /// The lines of one action in the books.
 #[derive(Clone, Debug)]
@@ -90,20 +94,26 @@ struct Task {
     change: Change,
     epoch: Epoch,
     key: u64,
-    hash: ChangeHash,
+    /// The parked record it was taken up from, or that was made of it while it was called.
     resolves: Option<ParkedId>,
-    /// There is one from the moment the change is handed over: who claims it first decides what is noted of the call.
-    claim: Option<Claim>,
+    /// The hash it was parked under, if it was.
+    known_hash: Option<Box<ChangeHash>>,
+    /// There is one from the moment the change is handed over.
+    handover: Option<Handover>,
     /// Whether it was set aside while it was called: its record is durable, or on its way.
     is_aside: bool,
     /// What the call came to, while the record is on its way.
-    called: Option<Called>,
+    called: Option<Box<Called>>,
 }
 
 impl Task {
-    fn new(change: Change, epoch: Epoch, hash: ChangeHash, resolves: Option<ParkedId>) -> Self {
+    fn new(change: Change, epoch: Epoch) -> Self {
         let key = change.key_hash();
-        Task { change, epoch, key, hash, resolves, claim: None, is_aside: false, called: None }
+        Task { change, epoch, key, resolves: None, known_hash: None, handover: None, is_aside: false, called: None }
+    }
+
+    fn hash(&self, process: &Process) -> ChangeHash {
+        self.known_hash.as_ref().map_or_else(|| process.hasher.hash(&self.change), |hash| **hash)
     }
 }
 
@@ -142,6 +152,7 @@ pub(crate) fn deliver<'s>(
         let again = scope.activator_for(info.address);
         let (post, inbox) = mailbox::<Mail>(&wake);
         let mut desk = Desk::new(&process, &spec, lines, bounds, post, scope.index());
+        let mut probe = process.probes.register("action", &spec.name, scope.index(), &wake);
         let mut checked = unix_ms();
         move |input, out| {
             wake.ran();
@@ -163,6 +174,7 @@ pub(crate) fn deliver<'s>(
             desk.dispatch();
             desk.take_up();
             desk.close_epochs(|capability, reports| out.session(capability).give_iterator(reports));
+            probe.answer(|| desk.oldest());
             if !desk.tasks.is_empty() {
                 again.activate_after(Duration::from_millis(500));
             }
@@ -179,7 +191,9 @@ struct Desk {
     bounds: Bounds,
     post: Post<Mail>,
     jobs: UnboundedSender<Vec<Job>>,
-    scope_of_keys: Arc<str>,
+    stats: Arc<ActionStats>,
+    /// Handovers that nobody uses.
+    spare: Vec<Handover>,
     gate: Gate,
     tasks: Slab<Task>,
     keys: Keys,
@@ -211,16 +225,11 @@ impl Desk {
         let command = post.clone();
         Command::receive(process, &spec.name, index, command.map(Mail::Command));
         let examiner = Examiner { process: process.clone(), filters: bounds.filters.clone(), post: post.map(Mail::Reloaded) };
-        let driver = Driver {
-            process: process.clone(),
-            spec: spec.clone(),
-            number,
-            permits: bounds.permits.clone(),
-            post: post.map(Mail::Answers),
-        };
+        let driver = Driver::new(process, spec, number, &bounds.permits, post.map(Mail::Answers));
         Desk {
-            gate: Gate::new(process, spec, true),
-            scope_of_keys: format!("{}/{}/", process.limits.pipeline, spec.name).into(),
+            gate: Gate::new(process, spec),
+            stats: driver.stats.clone(),
+            spare: Vec::new(),
             process: process.clone(),
             spec: spec.clone(),
             number,
@@ -248,7 +257,7 @@ impl Desk {
         let (mut filtered, mut delivered, mut parked) = (0, 0, 0);
         for batch in batches {
             self.gate.judge(batch, |change, verdict| match verdict {
-                Verdict::Deliver(hash) => arrived.push((change, hash, None)),
+                Verdict::Deliver => arrived.push((change, None)),
                 Verdict::Filtered => filtered += 1,
                 Verdict::Met(hash, outcome) => {
                     match outcome {
@@ -257,7 +266,7 @@ impl Desk {
                     }
                     slot.met.push(Report::Met { action: self.number, change: hash, position: change.position() });
                 }
-                Verdict::Park(hash, cause, error) => arrived.push((change, hash, Some((cause, error)))),
+                Verdict::Park(hash, cause, error) => arrived.push((change, Some(Box::new((hash, cause, error))))),
             });
         }
         slot.filtered += filtered;
@@ -267,9 +276,9 @@ impl Desk {
         self.live(delivered, filtered, parked);
         self.process.in_flight.give_back(filtered + delivered + parked);
         let mut aside = Vec::new();
-        for (change, hash, parks) in arrived {
+        for (change, parks) in arrived {
             let key = change.key_hash();
-            if let Some((cause, error)) = parks {
+            if let Some((hash, cause, error)) = parks.map(|parks| *parks) {
                 // In its turn, for only what comes after it is held behind it.
                 if self.spec.hold {
                     self.spill.hold(key);
@@ -284,9 +293,10 @@ impl Desk {
             // would stand before it. Such a change waits, and goes aside when its turn comes (`answered`).
             let full = self.is_full() && !self.is_unsettled(key);
             match self.spill.follows(key).or(full.then_some(Cause::Overflow)) {
-                None => self.enter(Task::new(change, epoch, hash, None)),
+                None => self.enter(Task::new(change, epoch)),
                 Some(cause) => {
                     self.spill.leads(key);
+                    let hash = self.process.hasher.hash(&change);
                     aside.push((change, hash, cause, String::new(), true));
                 }
             }
@@ -345,22 +355,67 @@ impl Desk {
 
     fn enter_parked(&mut self, parked: Parked) {
         self.process.taken_up();
-        self.enter(Task::new(parked.change, 0, parked.hash, Some(parked.id)));
+        let (resolves, known_hash) = (Some(parked.id), Some(Box::new(parked.hash)));
+        self.enter(Task { resolves, known_hash, ..Task::new(parked.change, 0) });
     }
 
     fn answered(&mut self, answer: Answer) {
-        let (slot, delivered) = match answer {
-            Answer::Retrying { slot } => {
+        match answer {
+            Answer::Retrying(slot) => {
                 if let Some(task) = self.tasks.get_mut(slot) {
                     task.change = task.change.detached();
                 }
-                return;
             }
-            Answer::Called(called) => return self.called(called),
-            Answer::Settled { slot, delivered } => (slot, delivered),
-        };
-        let task = self.tasks.remove(slot);
+            Answer::Called(called) => self.called(Box::new(called)),
+            Answer::Parked(slot) => self.settled(slot, false),
+            Answer::Delivered(slots) => self.delivered(slots),
+        }
+    }
+
+    /// Changes were delivered. What is plain, and nearly all is, is counted together.
+    fn delivered(&mut self, slots: Vec<usize>) {
+        let full = self.is_full();
+        let (mut plain, mut last_epoch, mut of_epoch) = (0, 0, 0);
+        for slot in slots {
+            if full || self.tasks[slot].resolves.is_some() {
+                self.settled(slot, true);
+                continue;
+            }
+            let task = self.remove(slot);
+            plain += 1;
+            if task.epoch != last_epoch {
+                self.close_delivered(last_epoch, std::mem::take(&mut of_epoch));
+                last_epoch = task.epoch;
+            }
+            of_epoch += 1;
+            self.ready.extend(self.keys.leave(task.key));
+        }
+        self.close_delivered(last_epoch, of_epoch);
+        if plain > 0 {
+            self.live(plain, 0, 0);
+            self.process.in_flight.give_back(plain);
+        }
+    }
+
+    fn close_delivered(&mut self, epoch: Epoch, changes: u64) {
+        if changes > 0 {
+            let open = self.open.get_mut(&epoch).expect("an epoch with changes pending is open");
+            open.pending -= changes as usize;
+            open.delivered += changes;
+        }
+    }
+
+    /// Takes a change that was handed over out of the desk.
+    fn remove(&mut self, slot: usize) -> Task {
+        let mut task = self.tasks.remove(slot);
         self.running -= 1;
+        self.stats.running.fetch_sub(1, Ordering::Relaxed);
+        self.spare.extend(task.handover.take().and_then(Handover::reuse));
+        task
+    }
+
+    fn settled(&mut self, slot: usize, delivered: bool) {
+        let task = self.remove(slot);
         match task.resolves {
             None => {
                 let open = self.open.get_mut(&task.epoch).expect("an epoch with changes pending is open");
@@ -399,19 +454,50 @@ impl Desk {
         if free == 0 || self.process.halt.passes("action.dispatched") {
             return;
         }
-        let (tasks, scope, unique) = (&mut self.tasks, &self.scope_of_keys, self.bounds.unique_ids);
+        // One for these jobs, not one for ever: its count is then touched by one thread after the other, not by two at once.
+        let scope = Arc::new(Scope {
+            name: format!("{}/{}/", self.process.limits.pipeline, self.spec.name),
+            hasher: self.process.hasher.clone(),
+            unique_ids: self.bounds.unique_ids,
+        });
+        let (tasks, spare) = (&mut self.tasks, &mut self.spare);
         let jobs = self.ready.drain(..free).map(|slot| {
             let task = &mut tasks[slot];
-            let claim = Claim::default();
-            task.claim = Some(claim.clone());
-            let position = (!unique).then(|| task.change.position());
-            let identity = Identity { scope: scope.clone(), hash: task.hash, position };
-            let delivery = Delivery { change: task.change.clone(), identity, attempt: 0 };
-            Job { slot, delivery, epoch: task.epoch, resolves: task.resolves, claim }
+            let handover = spare.pop().unwrap_or_default();
+            task.handover = Some(handover.clone());
+            let (change, known_hash) = (task.change.clone(), task.known_hash.clone());
+            let delivery = Delivery { change, scope: scope.clone(), known_hash, attempt: 0 };
+            Job { slot, delivery, epoch: task.epoch, resolves: task.resolves, handover }
         });
         let jobs: Vec<Job> = jobs.collect();
         self.running += jobs.len();
+        self.stats.running.fetch_add(jobs.len() as i64, Ordering::Relaxed);
         let _ = self.jobs.send(jobs);
+    }
+
+    /// The change that holds the oldest epoch here: of those that do, the one that is waited for, not one that waits.
+    fn oldest(&self) -> Option<Hold> {
+        let (epoch, _) = self.open.iter().find(|(_, open)| open.pending > 0)?;
+        let holds = self.tasks.iter().filter(|(_, task)| task.epoch == *epoch && !task.is_aside);
+        let hold = |(_, task): (usize, &Task)| {
+            let mut hold = Hold::new(*epoch, HolderKind::Turn);
+            match task.handover.as_ref().map(Handover::step) {
+                None | Some(Step::Queued) => {}
+                Some(Step::Noted) => hold.kind = HolderKind::Note,
+                Some(Step::Called { attempt, since }) => {
+                    (hold.kind, hold.since) = (HolderKind::Call, since);
+                    hold.attempt = Some((attempt, self.spec.attempts));
+                }
+                Some(Step::Retrying { attempt, next_try }) => {
+                    (hold.kind, hold.next_try) = (HolderKind::Retry, Some(next_try));
+                    hold.attempt = Some((attempt, self.spec.attempts));
+                }
+            }
+            hold.change = Some((task.change.key().to_owned(), task.change.id().to_owned()));
+            hold
+        };
+        // None of its changes is here any more: their records are on their way to the store.
+        holds.map(hold).min_by_key(|hold| (hold.kind, hold.since)).or(Some(Hold::new(*epoch, HolderKind::Note)))
     }
 
     fn close_epochs(&mut self, mut send: impl FnMut(&Capability<Epoch>, std::vec::Drain<'_, Report>)) {

@@ -1,0 +1,16 @@
+//! Figures of one action, shared by its workers and its drivers.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+/// Figures of one action in this process.
+#[derive(Debug, Default)]
+pub struct ActionStats {
+    /// Attempts that came to an end.
+    pub called: AtomicU64,
+    /// Of those, the ones that failed, timed out or panicked.
+    pub failed: AtomicU64,
+    /// Changes handed over and not settled.
+    pub running: AtomicI64,
+    /// Changes that wait for their next attempt.
+    pub retrying: AtomicI64,
+}

@@ -1,0 +1,344 @@
+//! Every metric, in one list: name, kind, unit, labels, meaning. The endpoint, the docs and the dashboard are made from it.
+//!
+//! Most values are not counted a second time: [`Metrics::collect`] reads them where the pipeline counts them anyway (the
+//! books, the window, the statistics of actions and lookups), when somebody asks. Only durations are recorded as they happen.
+//! So an instrumented pipeline costs the hot path next to nothing, and metrics cannot disagree with the books.
+
+use std::sync::atomic::Ordering;
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, NoopRecorder, Recorder, Unit};
+
+use crate::action::stats::ActionStats;
+use crate::epoch::unix_ms;
+use crate::ingest::stats::ReaderStats;
+use crate::lookup::stats::LookupStats;
+use crate::process::Process;
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, from zero at the start of a run.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations by size.
+    Histogram,
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name. Names that begin with `observer_` or `process_` are those of the users' dashboards and stay.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Its unit: a word of Prometheus' base units, or empty for a plain number.
+    pub unit: &'static str,
+    /// The labels beside `pipeline`, which all have.
+    pub label: Option<&'static str>,
+    /// What it says.
+    pub meaning: &'static str,
+}
+
+const fn metric(
+    name: &'static str,
+    kind: Kind,
+    unit: &'static str,
+    label: Option<&'static str>,
+    meaning: &'static str,
+) -> Metric {
+    Metric { name, kind, unit, label, meaning }
+}
+
+use Kind::{Counter as C, Gauge as G, Histogram as H};
+
+const SOURCE: Option<&str> = Some("source");
+const ACTION: Option<&str> = Some("action");
+const LOOKUP: Option<&str> = Some("lookup");
+const OPERATOR: Option<&str> = Some("operator");
+
+/// Changes read.
+pub const EVENTS_PROCESSED: Metric =
+    metric("observer_events_processed_total", C, "", SOURCE, "Changes and rejected lines read from the source");
+/// Calls made.
+pub const ACTIONS_EXECUTED: Metric =
+    metric("observer_actions_executed_total", C, "", ACTION, "Attempts of the action that came to an end, failed ones included");
+/// Calls that failed.
+pub const ACTIONS_FAILED: Metric =
+    metric("observer_actions_failed_total", C, "", ACTION, "Attempts of the action that failed, timed out or panicked");
+/// How long calls take.
+pub const ACTION_DURATION: Metric = metric(
+    "observer_action_duration_seconds",
+    H,
+    "seconds",
+    ACTION,
+    "How long an attempt of the action takes; for a batch, each change counts",
+);
+/// Lookups from a cache.
+pub const CACHE_HITS: Metric = metric("observer_cache_hits_total", C, "", LOOKUP, "Lookups answered from the cache");
+/// Lookups from the origin.
+pub const CACHE_MISSES: Metric = metric("observer_cache_misses_total", C, "", LOOKUP, "Lookups that had to ask their origin");
+/// Share of hits.
+pub const CACHE_HIT_RATE: Metric =
+    metric("observer_cache_hit_rate", G, "", LOOKUP, "Share of lookups answered from the cache since the start, 0 to 1");
+/// Duplicates.
+pub const DUPLICATES: Metric = metric("highwater_duplicates_total", C, "", OPERATOR, "Changes dropped as duplicates");
+/// Rejected lines.
+pub const REJECTED: Metric = metric("highwater_rejected_total", C, "", SOURCE, "What was read and is no change; it is parked");
+/// Filtered changes.
+pub const FILTERED: Metric =
+    metric("highwater_filtered_total", C, "", OPERATOR, "Changes that ended at a filter or at an action's condition");
+/// Delivered changes.
+pub const DELIVERED: Metric = metric("highwater_delivered_total", C, "", ACTION, "Changes delivered, durably noted");
+/// Parked changes.
+pub const PARKED: Metric = metric("highwater_parked_total", C, "", ACTION, "Changes set aside durably, for whatever cause");
+/// What waits parked.
+pub const PARKED_NOW: Metric = metric("highwater_parked_changes", G, "", ACTION, "Changes parked now, dropped ones not counted");
+/// Changes under way, by action.
+pub const ACTION_IN_FLIGHT: Metric =
+    metric("highwater_action_in_flight_changes", G, "", ACTION, "Changes read that have no outcome for this action yet");
+/// Calls under way.
+pub const CALLS: Metric = metric("highwater_action_calls", G, "", ACTION, "Changes handed to the action and not settled");
+/// Attempts that are waited for.
+pub const RETRYING: Metric =
+    metric("highwater_action_retrying_changes", G, "", ACTION, "Changes that wait for their next attempt");
+/// The window's changes.
+pub const IN_FLIGHT_CHANGES: Metric =
+    metric("highwater_in_flight_changes", G, "", None, "Changes under way, each counted once per action it can reach");
+/// The window's limit in changes.
+pub const IN_FLIGHT_CHANGES_LIMIT: Metric =
+    metric("highwater_in_flight_limit_changes", G, "", None, "Changes that may be under way; beyond it sources stop reading");
+/// The window's bytes.
+pub const IN_FLIGHT_BYTES: Metric = metric("highwater_in_flight_bytes", G, "bytes", None, "Blocks of changes that are alive");
+/// The window's limit in bytes.
+pub const IN_FLIGHT_BYTES_LIMIT: Metric =
+    metric("highwater_in_flight_limit_bytes", G, "bytes", None, "Bytes that may be under way; beyond it sources stop reading");
+/// Time a source was kept from reading.
+pub const SOURCE_PAUSED: Metric = metric(
+    "highwater_source_paused_seconds_total",
+    C,
+    "seconds",
+    SOURCE,
+    "How long the source's readers waited for room in the window",
+);
+/// Bytes read.
+pub const BYTES_READ: Metric = metric("highwater_read_bytes_total", C, "bytes", None, "Bytes read by all sources");
+/// Changes read again.
+pub const REPLAYED: Metric =
+    metric("highwater_replayed_total", C, "", None, "Changes read again that an earlier run had read already");
+/// Age of what is oldest.
+pub const FRONTIER_AGE: Metric =
+    metric("highwater_frontier_age_seconds", G, "seconds", None, "Age of the oldest change under way; 0 if there is none");
+/// Age of the mark.
+pub const MARK_AGE: Metric =
+    metric("highwater_mark_age_seconds", G, "seconds", None, "Time since all that was done was last saved; 0 if all is saved");
+/// Checkpoints.
+pub const SAVES: Metric = metric("highwater_saves_total", C, "", None, "Checkpoints saved");
+/// How long saves take.
+pub const SAVE_DURATION: Metric =
+    metric("highwater_save_duration_seconds", H, "seconds", None, "How long a checkpoint takes: files synced, state durable");
+/// How long groups of notes take.
+pub const COMMIT_DURATION: Metric =
+    metric("highwater_commit_duration_seconds", H, "seconds", None, "How long the store takes to make a group of notes durable");
+/// Keys asked for at an origin.
+pub const LOOKUP_LOADED: Metric = metric("highwater_lookup_loaded_keys_total", C, "", LOOKUP, "Keys asked for at the origin");
+/// Batches of keys.
+pub const LOOKUP_LOADS: Metric = metric("highwater_lookup_loads_total", C, "", LOOKUP, "Batches of keys asked for at the origin");
+/// Failed loads.
+pub const LOOKUP_FAILED: Metric =
+    metric("highwater_lookup_failed_loads_total", C, "", LOOKUP, "Attempts to ask the origin that failed");
+/// How long origins take.
+pub const LOOKUP_DURATION: Metric =
+    metric("highwater_lookup_load_duration_seconds", H, "seconds", LOOKUP, "How long an attempt to ask the origin takes");
+/// The run.
+pub const GENERATION: Metric = metric("highwater_generation", G, "", None, "Number of this run of the pipeline");
+
+/// All metrics, in the order in which the docs list them.
+pub const ALL: &[&Metric] = &[
+    &EVENTS_PROCESSED,
+    &ACTIONS_EXECUTED,
+    &ACTIONS_FAILED,
+    &ACTION_DURATION,
+    &CACHE_HITS,
+    &CACHE_MISSES,
+    &CACHE_HIT_RATE,
+    &DUPLICATES,
+    &REJECTED,
+    &FILTERED,
+    &DELIVERED,
+    &PARKED,
+    &PARKED_NOW,
+    &ACTION_IN_FLIGHT,
+    &CALLS,
+    &RETRYING,
+    &IN_FLIGHT_CHANGES,
+    &IN_FLIGHT_CHANGES_LIMIT,
+    &IN_FLIGHT_BYTES,
+    &IN_FLIGHT_BYTES_LIMIT,
+    &SOURCE_PAUSED,
+    &BYTES_READ,
+    &REPLAYED,
+    &FRONTIER_AGE,
+    &MARK_AGE,
+    &SAVES,
+    &SAVE_DURATION,
+    &COMMIT_DURATION,
+    &LOOKUP_LOADED,
+    &LOOKUP_LOADS,
+    &LOOKUP_FAILED,
+    &LOOKUP_DURATION,
+    &GENERATION,
+];
+
+/// Upper bounds in seconds of the buckets of every histogram: from a memory access to a hanging call.
+pub const BUCKETS: [f64; 16] =
+    [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0];
+
+/// Where the metrics of a process go.
+pub struct Metrics(Box<dyn Recorder + Send + Sync>);
+
+impl Metrics {
+    /// Metrics that go to this recorder.
+    pub fn new(recorder: impl Recorder + Send + Sync + 'static) -> Self {
+        for metric in ALL {
+            let unit = match metric.unit {
+                "seconds" => Some(Unit::Seconds),
+                "bytes" => Some(Unit::Bytes),
+                _ => None,
+            };
+            let (name, meaning) = (metric.name.into(), metric.meaning.into());
+            match metric.kind {
+                Kind::Counter => recorder.describe_counter(name, unit, meaning),
+                Kind::Gauge => recorder.describe_gauge(name, unit, meaning),
+                Kind::Histogram => recorder.describe_histogram(name, unit, meaning),
+            }
+        }
+        Metrics(Box::new(recorder))
+    }
+
+    /// Metrics that nobody looks at.
+    pub fn none() -> Self {
+        Metrics(Box::new(NoopRecorder))
+    }
+
+    /// A histogram to record into. `label` is the value of the metric's label, if it has one.
+    pub fn histogram(&self, metric: &Metric, label: &str) -> Histogram {
+        self.0.register_histogram(&key(metric, label), &METADATA)
+    }
+
+    fn counter(&self, metric: &Metric, label: &str) -> Counter {
+        self.0.register_counter(&key(metric, label), &METADATA)
+    }
+
+    fn gauge(&self, metric: &Metric, label: &str) -> Gauge {
+        self.0.register_gauge(&key(metric, label), &METADATA)
+    }
+
+    /// Brings every counter and gauge up to date.
+    pub fn collect(&self, process: &Process) {
+        self.collect_books(process);
+        for (action, stats) in process.figures.all::<ActionStats>() {
+            let (called, failed) = (stats.called.load(Ordering::Relaxed), stats.failed.load(Ordering::Relaxed));
+            self.counter(&ACTIONS_EXECUTED, &action).absolute(called);
+            self.counter(&ACTIONS_FAILED, &action).absolute(failed);
+            self.gauge(&CALLS, &action).set(stats.running.load(Ordering::Relaxed) as f64);
+            self.gauge(&RETRYING, &action).set(stats.retrying.load(Ordering::Relaxed) as f64);
+        }
+        for (lookup, stats) in process.figures.all::<LookupStats>() {
+            let load = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+            let (hits, misses) = (load(&stats.hits), load(&stats.misses));
+            self.counter(&CACHE_HITS, &lookup).absolute(hits);
+            self.counter(&CACHE_MISSES, &lookup).absolute(misses);
+            self.gauge(&CACHE_HIT_RATE, &lookup).set(if hits == 0 { 0.0 } else { hits as f64 / (hits + misses) as f64 });
+            self.counter(&LOOKUP_LOADED, &lookup).absolute(load(&stats.loaded));
+            self.counter(&LOOKUP_LOADS, &lookup).absolute(load(&stats.loads));
+            self.counter(&LOOKUP_FAILED, &lookup).absolute(load(&stats.failed));
+        }
+        let mut paused: Vec<(&str, u64)> = Vec::new();
+        let readers = process.figures.all::<ReaderStats>();
+        for (_, reader) in &readers {
+            let milliseconds = reader.paused_ms();
+            match paused.iter_mut().find(|(source, _)| *source == reader.source) {
+                Some((_, sum)) => *sum += milliseconds,
+                None => paused.push((&reader.source, milliseconds)),
+            }
+        }
+        for (source, milliseconds) in paused {
+            self.counter(&SOURCE_PAUSED, source).absolute(milliseconds / 1000);
+        }
+        self.collect_process(process);
+    }
+
+    fn collect_books(&self, process: &Process) {
+        let since_start = process.books.since_start();
+        for (line, n) in &since_start {
+            let Some((what, name)) = line.split_once(' ') else { continue };
+            let metric = match what {
+                "read" => &EVENTS_PROCESSED,
+                "duplicate" => &DUPLICATES,
+                "rejected" => &REJECTED,
+                "filtered" => &FILTERED,
+                "delivered" => &DELIVERED,
+                "parked" => &PARKED,
+                _ => continue,
+            };
+            self.counter(metric, name).absolute(*n);
+        }
+        let resolved = process.keeper.resolved();
+        for (action, sums) in process.books.sums() {
+            let (delivered_later, dropped) = resolved.get(&action).copied().unwrap_or_default();
+            let now = sums.parked.saturating_sub(delivered_later + dropped);
+            self.gauge(&PARKED_NOW, &action).set(now as f64);
+            self.gauge(&ACTION_IN_FLIGHT, &action).set(sums.in_flight() as f64);
+        }
+    }
+
+    fn collect_process(&self, process: &Process) {
+        let (stats, window) = (&process.stats, &process.in_flight);
+        let (units_max, bytes_max) = window.limits();
+        self.gauge(&IN_FLIGHT_CHANGES, "").set(window.units() as f64);
+        self.gauge(&IN_FLIGHT_CHANGES_LIMIT, "").set(units_max as f64);
+        self.gauge(&IN_FLIGHT_BYTES, "").set(window.bytes() as f64);
+        self.gauge(&IN_FLIGHT_BYTES_LIMIT, "").set(bytes_max as f64);
+        self.counter(&BYTES_READ, "").absolute(stats.bytes_read.load(Ordering::Relaxed));
+        self.counter(&REPLAYED, "").absolute(stats.replayed.load(Ordering::Relaxed));
+        self.counter(&SAVES, "").absolute(stats.saves.load(Ordering::Relaxed));
+        let now = unix_ms();
+        let age = |since: u64| now.saturating_sub(since) as f64 / 1000.0;
+        let pace = &process.pace;
+        self.gauge(&FRONTIER_AGE, "").set(if window.units() == 0 { 0.0 } else { pace.frontier().map_or(0.0, age) });
+        self.gauge(&MARK_AGE, "").set(pace.unsaved_since().map_or(0.0, age));
+        self.gauge(&GENERATION, "").set(process.generation as f64);
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+const METADATA: Metadata<'static> = Metadata::new("highwater", Level::INFO, None);
+
+fn key(metric: &Metric, value: &str) -> Key {
+    match metric.label {
+        Some(label) => Key::from_parts(metric.name, vec![Label::new(label, value.to_owned())]),
+        None => Key::from_static_name(metric.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules_of_their_kind() {
+        for metric in ALL {
+            assert_eq!(metric.kind == Kind::Counter, metric.name.ends_with("_total"), "{}", metric.name);
+            assert!(metric.name.starts_with("observer_") || metric.name.starts_with("highwater_"), "{}", metric.name);
+            let unit = metric.name.trim_end_matches("_total").rsplit('_').next().unwrap();
+            assert!(metric.unit.is_empty() || unit == metric.unit, "{} is in {}", metric.name, metric.unit);
+            assert_eq!(ALL.iter().filter(|other| other.name == metric.name).count(), 1, "{}", metric.name);
+        }
+    }
+}
