@@ -2,10 +2,49 @@
 
 use std::env;
 use std::error::Error;
+use std::fs;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// What a benchmark's `main` returns.
 pub type Outcome<T = ()> = Result<T, Box<dyn Error>>;
+
+/// What something took: by the clock, and of the processor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Took {
+    /// Seconds by the clock.
+    pub seconds: f64,
+    /// Seconds of processor time, over all threads of this process.
+    pub cpu_seconds: f64,
+}
+
+/// Measures what something takes.
+#[derive(Debug)]
+pub struct Stopwatch {
+    started: Instant,
+    cpu: f64,
+}
+
+impl Stopwatch {
+    /// Starts measuring.
+    pub fn start() -> Self {
+        Stopwatch { started: Instant::now(), cpu: cpu_seconds() }
+    }
+
+    /// What it took since the start.
+    pub fn took(&self) -> Took {
+        Took { seconds: self.started.elapsed().as_secs_f64(), cpu_seconds: cpu_seconds() - self.cpu }
+    }
+}
+
+/// Processor time of this process, ended threads included; 0 where the system does not say. Counted in hundredths.
+fn cpu_seconds() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field is the program's name in brackets, which may hold blanks; behind it, user and system time are 12th and 13th.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let hundredths = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or(0.0);
+    (hundredths(11) + hundredths(12)) / 100.0
+}
 
 /// The middle of several measurements, or the mean of the two in the middle; 0 of none.
 pub fn median(measurements: &[f64]) -> f64 {
@@ -61,6 +100,17 @@ mod tests {
     #[test]
     fn the_median_is_in_the_middle() {
         assert_eq!([median(&[]), median(&[3.0]), median(&[9.0, 1.0, 2.0]), median(&[4.0, 1.0])], [0.0, 3.0, 2.0, 2.5]);
+    }
+
+    #[test]
+    fn the_processor_counts() {
+        let watch = Stopwatch::start();
+        let mut n = 0_u64;
+        while watch.took().seconds < 0.05 {
+            n = std::hint::black_box(n + 1);
+        }
+        let took = watch.took();
+        assert!(took.cpu_seconds > 0.0 && took.cpu_seconds < took.seconds * 64.0, "{took:?} {n}");
     }
 
     #[test]
