@@ -15,6 +15,7 @@ pub use self::probe::{Hold, Probe, Probes};
 use crate::epoch::unix_ms;
 use crate::ingest::stats::{ReaderState, ReaderStats};
 use crate::pace::Saving;
+use crate::position::Epoch;
 use crate::process::Process;
 
 impl Process {
@@ -60,15 +61,8 @@ impl Process {
                 }
             }
         }
-        // What waits for the store is held by the store, if that is slow; and so is the mark when all is done but not saved.
-        let stuck_for = |since: u64| unix_ms().saturating_sub(since) >= STUCK_MS;
-        if let Some(held) = held.as_mut().filter(|held| held.kind == HolderKind::Note)
-            && let Some(since) = self.keeper.busy_since().filter(|since| stuck_for(*since))
-        {
-            held.kind = HolderKind::Store;
-            held.since = since;
-        }
-        let saving = self.pace.saving().filter(|(_, since)| stuck_for(*since));
+        // All is done, and not saved: the save holds the mark, if it takes long.
+        let saving = self.pace.saving().filter(|(_, since)| is_long_ago(*since));
         // A closure that blocks a worker hides what else is held there; it is older than anything that could be told.
         if held.is_none()
             && let Some(desk) = silent
@@ -81,6 +75,20 @@ impl Process {
             Some(Held::of_save(kind, since))
         })
     }
+}
+
+impl Hold {
+    /// A change that has its outcome: held by the store, if that is slow, or only on its way through it.
+    pub(crate) fn of_noted(epoch: Epoch, process: &Process) -> Self {
+        match process.keeper.busy_since().filter(|since| is_long_ago(*since)) {
+            Some(since) => Hold { since, ..Hold::new(epoch, HolderKind::Store) },
+            None => Hold::new(epoch, HolderKind::Note),
+        }
+    }
+}
+
+fn is_long_ago(since: u64) -> bool {
+    unix_ms().saturating_sub(since) >= STUCK_MS
 }
 
 /// A save or a group of notes that takes longer than this is worth telling of.

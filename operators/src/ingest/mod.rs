@@ -30,7 +30,7 @@ use crate::ingest::stats::ReaderStats;
 use crate::offload::{Wake, mailbox};
 use crate::position::{Epoch, Position};
 use crate::process::Process;
-use crate::why::{Hold, HolderKind};
+use crate::why::Hold;
 pub use source::{Batch, Partition, Read, Reader, Rejected, Source};
 
 /// By epoch, how many rejected lines are on their way to the store.
@@ -124,7 +124,7 @@ pub fn ingest<'s>(
                 }
             }
             // Rejected lines on their way to the store are all that holds an epoch here.
-            probe.answer(|| parking.keys().next().map(|epoch| Hold::new(*epoch, HolderKind::Note)));
+            probe.answer(|| parking.keys().next().map(|epoch| Hold::of_noted(*epoch, &process)));
             let Some((for_changes, for_reports)) = held.as_mut() else { return };
             let mut changes_handle = changes_out.activate();
             let mut reports_handle = reports_out.activate();

@@ -3,7 +3,7 @@
 //! In a crash all memory is lost and what is durable stays. A test gets the same by freezing every durable write at a
 //! named place, throwing the pipeline away and starting another one on the same data directory.
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 /// Every failpoint, in the order in which a change passes them.
 pub const ALL: [&str; 10] = [
@@ -40,19 +40,39 @@ pub const SAVE_SYNCED: &str = "save.synced";
 /// The checkpoint is written; nobody was told.
 pub const SAVE_COMMITTED: &str = "save.committed";
 
-/// Which failpoint is to fire, and at which passage.
+/// Which failpoint is to fire and at which passage, and at which one all wait.
 #[derive(Debug, Default)]
-pub struct Failpoints(Mutex<Option<(&'static str, u64)>>);
+pub struct Failpoints {
+    armed: Mutex<Option<(&'static str, u64)>>,
+    stalled: Mutex<Option<&'static str>>,
+    goes_on: Condvar,
+}
 
 impl Failpoints {
     /// Arms a failpoint: it fires when it is passed for the `passage`-th time, counted from 1.
     pub fn arm(&self, name: &'static str, passage: u64) {
-        *self.0.lock() = Some((name, passage));
+        *self.armed.lock() = Some((name, passage));
+    }
+
+    /// From now on whoever passes this failpoint waits there, until [`go_on`](Self::go_on). Not for those that a worker passes.
+    pub fn stall(&self, name: &'static str) {
+        *self.stalled.lock() = Some(name);
+    }
+
+    /// Lets go of whoever waits.
+    pub fn go_on(&self) {
+        *self.stalled.lock() = None;
+        self.goes_on.notify_all();
     }
 
     /// Passes a failpoint; says whether it fires.
     pub fn pass(&self, name: &str) -> bool {
-        let mut armed = self.0.lock();
+        let mut stalled = self.stalled.lock();
+        while stalled.is_some_and(|at| at == name) {
+            self.goes_on.wait(&mut stalled);
+        }
+        drop(stalled);
+        let mut armed = self.armed.lock();
         match armed.as_mut() {
             Some((target, left)) if *target == name => {
                 *left = left.saturating_sub(1);

@@ -79,6 +79,8 @@ pub struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HolderKind {
+    /// The store takes long to make something durable.
+    Store,
     /// The answer of a call.
     Call,
     /// The next attempt of a call that has failed.
@@ -89,8 +91,6 @@ pub enum HolderKind {
     LookupRetry,
     /// An outcome is being made durable.
     Note,
-    /// The store takes long to make something durable.
-    Store,
     /// Output files take long to be written or synced.
     Files,
     /// Its turn: all permits of the action are taken, or an earlier change of its key is under way.

@@ -76,6 +76,16 @@ impl Control {
         self.0.state.lock().failpoint = Some((failpoint, passage));
     }
 
+    /// Makes the thread that passes a failpoint wait there; `None` lets it go on. Does nothing if no run is under way.
+    #[cfg(feature = "testing")]
+    pub fn stall_at(&self, failpoint: Option<&'static str>) {
+        let Some(process) = self.0.process.lock().upgrade() else { return };
+        match failpoint {
+            Some(failpoint) => process.halt.failpoints.stall(failpoint),
+            None => process.halt.failpoints.go_on(),
+        }
+    }
+
     pub(crate) fn attach(&self, process: &Arc<Process>, runtime: &Handle) {
         *self.0.process.lock() = Arc::downgrade(process);
         let state = self.0.state.lock();

@@ -35,7 +35,7 @@ use crate::guard::panic::guarded;
 use crate::offload::{Wake, mailbox};
 use crate::position::Epoch;
 use crate::process::Process;
-use crate::why::{Hold, HolderKind};
+use crate::why::Hold;
 
 pub use self::writer::SinkWriter;
 
@@ -240,7 +240,7 @@ pub(crate) fn write<'s>(
             // Lines wait for the frontier, so only parked changes on their way to the store can hold it up.
             probe.answer(|| {
                 let held = open.iter().find(|(_, slot)| slot.handed_over && slot.pending > 0);
-                held.map(|(epoch, _)| Hold::new(*epoch, HolderKind::Note))
+                held.map(|(epoch, _)| Hold::of_noted(*epoch, &process))
             });
             open.retain(|_, slot| {
                 if !slot.handed_over || slot.pending > 0 {

@@ -483,7 +483,7 @@ impl Desk {
             let mut hold = Hold::new(*epoch, HolderKind::Turn);
             match task.handover.as_ref().map(Handover::step) {
                 None | Some(Step::Queued) => {}
-                Some(Step::Noted) => hold.kind = HolderKind::Note,
+                Some(Step::Noted) => hold = Hold::of_noted(*epoch, &self.process),
                 Some(Step::Called { attempt, since }) => {
                     (hold.kind, hold.since) = (HolderKind::Call, since);
                     hold.attempt = Some((attempt, self.spec.attempts));
@@ -497,7 +497,7 @@ impl Desk {
             hold
         };
         // None of its changes is here any more: their records are on their way to the store.
-        holds.map(hold).min_by_key(|hold| (hold.kind, hold.since)).or(Some(Hold::new(*epoch, HolderKind::Note)))
+        holds.map(hold).min_by_key(|hold| (hold.kind, hold.since)).or_else(|| Some(Hold::of_noted(*epoch, &self.process)))
     }
 
     fn close_epochs(&mut self, mut send: impl FnMut(&Capability<Epoch>, std::vec::Drain<'_, Report>)) {
