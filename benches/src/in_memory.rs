@@ -144,8 +144,7 @@ fn write_line(block: &mut String, partition: u32, (id, key, customer): (u64, u64
 fn place(block: &Bytes, partition: u32, at: u64, places: [(usize, usize); 4]) -> Change {
     // The slice of a change begins at its line, where its id stands behind `{"id":"`, and ends behind its rows.
     let line = block.slice(places[0].0 - 7..places[3].1 + 1);
-    let held = std::str::from_utf8(block).expect("lines are text");
-    let [id, key, before, after] = places.map(|(start, end)| &held[start..end]);
+    let [id, key, before, after] = places.map(|(start, end)| std::str::from_utf8(&block[start..end]).expect("lines are text"));
     let parts = Parts {
         id,
         table: "",
