@@ -10,6 +10,9 @@ use super::key::{Asked, Hashed};
 use super::{Kept, Room};
 use crate::change::Found;
 
+/// What a key takes that was dropped and is remembered: as much as one that is there, without its row.
+const GHOST_BYTES: u64 = super::ENTRY_BYTES as u64;
+
 pub(super) struct Adaptive {
     entries: unsync::Cache<Hashed, Weighed, Weight, BuildHasherDefault<AsIs>, Count>,
     bytes: u64,
@@ -22,13 +25,18 @@ struct Weighed {
 
 impl Adaptive {
     pub(super) fn new(room: Room) -> Self {
-        // Of one limit quick_cache knows. An entry that weighs at least its share of the bytes keeps both.
-        let (least, most) = match room.bytes {
-            u64::MAX => (None, room.entries as u64),
-            bytes => (Some(bytes.div_ceil(room.entries as u64)), bytes),
+        let (weight, most, expected) = match room.bytes {
+            u64::MAX => (Weight { least: None }, room.entries as u64, room.entries),
+            bytes => {
+                // It also remembers keys that it has dropped, half as many as it expects to hold. They take of the same bytes, so
+                // it is told to expect no more than lets those take an eighth of them.
+                let expected = room.entries.min((bytes / (4 * GHOST_BYTES)) as usize);
+                let most = bytes - expected as u64 / 2 * GHOST_BYTES;
+                // Of one limit it knows. An entry that weighs at least its share of the bytes keeps both.
+                (Weight { least: Some(most.div_ceil(room.entries as u64)) }, most, expected)
+            }
         };
-        let entries = unsync::Cache::with(room.entries, most, Weight { least }, BuildHasherDefault::default(), Count);
-        Adaptive { entries, bytes: 0 }
+        Adaptive { entries: unsync::Cache::with(expected, most, weight, BuildHasherDefault::default(), Count), bytes: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
