@@ -293,9 +293,14 @@ impl Change {
 
     /// Attaches what a lookup found. A first lookup shares the cached node; a later one makes a node of its own.
     pub fn attach(&mut self, found: &Arc<Found>) {
+        self.attach_own(found.clone());
+    }
+
+    /// [`attach`](Self::attach), for a share of the node that is the change's already.
+    pub(crate) fn attach_own(&mut self, found: Arc<Found>) {
         self.found = Some(match self.found.take() {
-            None => found.clone(),
-            earlier => Arc::new(Found { next: earlier, ..Found::clone(found) }),
+            None => found,
+            earlier => Arc::new(Found { next: earlier, ..Found::clone(&found) }),
         });
     }
 
@@ -358,12 +363,20 @@ impl Found {
         }
     }
 
-    /// Bytes of memory the value takes, about.
+    /// Whether there is a row.
+    pub fn is_row(&self) -> bool {
+        matches!(self.value, FoundValue::Row(_))
+    }
+
+    /// Bytes of memory it takes, about; names and the stage are shared with others.
     pub fn size(&self) -> usize {
-        64 + match &self.value {
-            FoundValue::Row(row) => row.size(),
-            _ => 0,
-        }
+        // An `Arc` has two counts.
+        16 + size_of::<Self>()
+            + match &self.value {
+                FoundValue::Row(row) => row.heap(),
+                FoundValue::Nothing => 0,
+                FoundValue::Failed(why) => why.len(),
+            }
     }
 
     fn row(&self) -> Row<'_> {

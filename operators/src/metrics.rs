@@ -11,7 +11,8 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, NoopRecord
 use crate::action::stats::ActionStats;
 use crate::epoch::unix_ms;
 use crate::ingest::stats::ReaderStats;
-use crate::lookup::stats::LookupStats;
+use crate::lookup::cache::CacheStats;
+use crate::lookup::stats::LoadStats;
 use crate::process::Process;
 
 /// What a metric is.
@@ -81,6 +82,22 @@ pub const CACHE_MISSES: Metric = metric("observer_cache_misses_total", C, "", LO
 /// Share of hits.
 pub const CACHE_HIT_RATE: Metric =
     metric("observer_cache_hit_rate", G, "", LOOKUP, "Share of lookups answered from the cache since the start, 0 to 1");
+/// Entries that had to go.
+pub const CACHE_EVICTED: Metric =
+    metric("highwater_cache_evicted_total", C, "", LOOKUP, "Entries that left the cache for lack of room");
+/// Entries that were too old.
+pub const CACHE_EXPIRED: Metric =
+    metric("highwater_cache_expired_total", C, "", LOOKUP, "Lookups that found an entry too old to be used");
+/// Entries.
+pub const CACHE_ENTRIES: Metric = metric("highwater_cache_entries", G, "", LOOKUP, "Entries in the cache, over all workers");
+/// Bytes.
+pub const CACHE_BYTES: Metric = metric("highwater_cache_bytes", G, "bytes", LOOKUP, "Bytes the cache's entries take, about");
+/// How full.
+pub const CACHE_FILL: Metric =
+    metric("highwater_cache_fill", G, "", LOOKUP, "How full the cache is by entries or bytes, whichever is more, 0 to 1");
+/// How long a lookup takes.
+pub const CACHE_LOOKUP: Metric =
+    metric("highwater_cache_lookup_mean_seconds", G, "seconds", LOOKUP, "What one lookup in the cache takes on average");
 /// Duplicates.
 pub const DUPLICATES: Metric = metric("highwater_duplicates_total", C, "", OPERATOR, "Changes dropped as duplicates");
 /// Rejected lines.
@@ -162,6 +179,12 @@ pub const ALL: &[&Metric] = &[
     &CACHE_HITS,
     &CACHE_MISSES,
     &CACHE_HIT_RATE,
+    &CACHE_EVICTED,
+    &CACHE_EXPIRED,
+    &CACHE_ENTRIES,
+    &CACHE_BYTES,
+    &CACHE_FILL,
+    &CACHE_LOOKUP,
     &DUPLICATES,
     &REJECTED,
     &FILTERED,
@@ -244,16 +267,32 @@ impl Metrics {
             self.gauge(&CALLS, &action).set(stats.running.load(Ordering::Relaxed) as f64);
             self.gauge(&RETRYING, &action).set(stats.retrying.load(Ordering::Relaxed) as f64);
         }
-        for (lookup, stats) in process.figures.all::<LookupStats>() {
-            let load = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
-            let (hits, misses) = (load(&stats.hits), load(&stats.misses));
-            self.counter(&CACHE_HITS, &lookup).absolute(hits);
-            self.counter(&CACHE_MISSES, &lookup).absolute(misses);
-            self.gauge(&CACHE_HIT_RATE, &lookup).set(if hits == 0 { 0.0 } else { hits as f64 / (hits + misses) as f64 });
-            self.counter(&LOOKUP_LOADED, &lookup).absolute(load(&stats.loaded));
-            self.counter(&LOOKUP_LOADS, &lookup).absolute(load(&stats.loads));
-            self.counter(&LOOKUP_FAILED, &lookup).absolute(load(&stats.failed));
+        self.collect_lookups(process);
+        self.collect_readers(process);
+        self.collect_process(process);
+    }
+
+    fn collect_lookups(&self, process: &Process) {
+        for (lookup, stats) in process.figures.all::<CacheStats>() {
+            let counts = stats.counts();
+            self.counter(&CACHE_HITS, &lookup).absolute(counts.hits);
+            self.counter(&CACHE_MISSES, &lookup).absolute(counts.misses);
+            self.gauge(&CACHE_HIT_RATE, &lookup).set(counts.hit_rate().unwrap_or_default());
+            self.counter(&CACHE_EVICTED, &lookup).absolute(counts.evicted);
+            self.counter(&CACHE_EXPIRED, &lookup).absolute(counts.expired);
+            self.gauge(&CACHE_ENTRIES, &lookup).set(counts.entries as f64);
+            self.gauge(&CACHE_BYTES, &lookup).set(counts.bytes as f64);
+            self.gauge(&CACHE_FILL, &lookup).set(counts.fill());
+            self.gauge(&CACHE_LOOKUP, &lookup).set(counts.lookup_mean().unwrap_or_default().as_secs_f64());
         }
+        for (lookup, stats) in process.figures.all::<LoadStats>() {
+            self.counter(&LOOKUP_LOADED, &lookup).absolute(stats.loaded.load(Ordering::Relaxed));
+            self.counter(&LOOKUP_LOADS, &lookup).absolute(stats.loads.load(Ordering::Relaxed));
+            self.counter(&LOOKUP_FAILED, &lookup).absolute(stats.failed.load(Ordering::Relaxed));
+        }
+    }
+
+    fn collect_readers(&self, process: &Process) {
         let mut paused: Vec<(&str, u64)> = Vec::new();
         let readers = process.figures.all::<ReaderStats>();
         for (_, reader) in &readers {
@@ -266,7 +305,6 @@ impl Metrics {
         for (source, milliseconds) in paused {
             self.counter(&SOURCE_PAUSED, source).absolute(milliseconds / 1000);
         }
-        self.collect_process(process);
     }
 
     fn collect_books(&self, process: &Process) {

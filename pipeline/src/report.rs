@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use comfy_table::{CellAlignment, Table, presets};
 use highwater_operators::books::Sums;
 use highwater_operators::halt::Ending;
-use highwater_operators::lookup::stats::LookupStats;
+use highwater_operators::lookup::CacheStats;
 use highwater_operators::process::Process;
 use serde::Serialize;
 
@@ -88,7 +88,7 @@ impl Report {
         let read_now = stats.changes_read.load(Ordering::Relaxed);
         let live = process.books.live();
         let sum = |what: &str| live.iter().filter(|(line, _)| line.starts_with(what)).map(|(_, n)| n).sum();
-        let lookups = process.figures.all::<LookupStats>();
+        let lookups = process.figures.all::<CacheStats>();
         let first_new = stats.first_new_us.load(Ordering::Relaxed);
         Report {
             pipeline: process.limits.pipeline.clone(),
@@ -107,8 +107,8 @@ impl Report {
             events_per_second: (read_now as f64 / seconds).round(),
             first_new_seconds: (first_new > 0).then(|| first_new as f64 / 1e6),
             cache: CacheCounts {
-                hits: lookups.iter().map(|(_, stats)| stats.hits.load(Ordering::Relaxed)).sum(),
-                misses: lookups.iter().map(|(_, stats)| stats.misses.load(Ordering::Relaxed)).sum(),
+                hits: lookups.iter().map(|(_, stats)| stats.counts().hits).sum(),
+                misses: lookups.iter().map(|(_, stats)| stats.counts().misses).sum(),
             },
         }
     }

@@ -72,15 +72,14 @@ impl JsonLinesFiles {
 
 impl CutBackSink for JsonLinesFiles {
     fn cut_back(&self, files: &[CutBackFile], generation: u64) -> Result {
-        let directory = self.directory.display();
         fs::create_dir_all(if self.directory.as_os_str().is_empty() { Path::new(".") } else { &self.directory })
-            .map_err(|error| Error::stop(format!("cannot make the directory {directory}: {error}")))?;
+            .map_err(|error| cannot("make the directory", &self.directory, &error))?;
         for file in files {
             let path = self.directory.join(&file.path);
             cut(&path, file.length).map_err(|error| error.context(format!("output file {}", path.display())))?;
         }
-        let cannot = |error: io::Error| Error::stop(format!("cannot read the directory {directory}: {error}"));
-        for (name, made_by) in self.own_files().map_err(cannot)? {
+        let unreadable = |error: io::Error| cannot("read the directory", &self.directory, &error);
+        for (name, made_by) in self.own_files().map_err(unreadable)? {
             if files.iter().any(|file| file.path == name) {
                 continue;
             }
@@ -93,7 +92,7 @@ impl CutBackSink for JsonLinesFiles {
                 )));
             }
             let path = self.directory.join(&name);
-            fs::remove_file(&path).map_err(|error| Error::stop(format!("cannot remove {}: {error}", path.display())))?;
+            fs::remove_file(&path).map_err(|error| cannot("remove", &path, &error))?;
         }
         Ok(())
     }
@@ -114,7 +113,7 @@ impl CutBackSink for JsonLinesFiles {
 }
 
 fn cut(path: &Path, length: u64) -> Result {
-    let stop = |error: io::Error| Error::stop(error.to_string());
+    let stop = |error: io::Error| Error::stop(format!("{error}{}", remedy(&error)));
     let file = OpenOptions::new().write(true).open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => Error::stop(
             "it is not there, but the checkpoint continues it; give the old place of the output back, or start again with a new \
@@ -144,12 +143,27 @@ struct Output {
 
 impl Output {
     fn cannot(&self, what: &str, error: &io::Error) -> Error {
-        let hint = match error.kind() {
-            io::ErrorKind::StorageFull => "; make room on the disk and start again: nothing is lost",
-            io::ErrorKind::PermissionDenied => "; this user may not write there",
-            _ => "",
-        };
-        Error::stop(format!("cannot {what} {}: {error}{hint}", self.path.display()))
+        cannot(what, &self.path, error)
+    }
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
+    Error::stop(format!("cannot {what} {}: {error}{}", path.display(), remedy(error)))
+}
+
+/// What one can do, where that is known.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room on the disk and start again: nothing is lost",
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "; there is a file where a directory must be: move it away, or name another place for the output"
+        }
+        io::ErrorKind::FileTooLarge => {
+            "; this process may not write files so large: raise the limit (`ulimit -f`) and start again: nothing is lost"
+        }
+        io::ErrorKind::PermissionDenied => "; this user may not write there",
+        io::ErrorKind::ReadOnlyFilesystem => "; make the disk writable, or name another place for the output",
+        _ => "",
     }
 }
 
@@ -173,8 +187,8 @@ impl CutBackOutput for Output {
     fn syncer(&mut self) -> Result<Syncer> {
         let file = self.file.as_ref().expect("asked for after the first append");
         let file = file.try_clone().map_err(|error| self.cannot("sync", &error))?;
-        let path = self.path.display().to_string();
-        Ok(Box::new(move || file.sync_data().map_err(|error| Error::stop(format!("cannot sync {path}: {error}")))))
+        let path = self.path.clone();
+        Ok(Box::new(move || file.sync_data().map_err(|error| cannot("sync", &path, &error))))
     }
 }
 

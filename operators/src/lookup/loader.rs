@@ -18,7 +18,7 @@ use crate::change::{Change, Found};
 use crate::epoch::unix_ms;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::panic::{Guarded, guarded};
-use crate::lookup::stats::LookupStats;
+use crate::lookup::stats::LoadStats;
 use crate::lookup::{KeyOf, Lookup};
 use crate::metrics::LOOKUP_DURATION;
 use crate::offload::Post;
@@ -126,7 +126,7 @@ impl Asks {
             process: process.clone(),
             stage: stage.into(),
             lookup: lookup.clone(),
-            stats: process.figures.get_or_make(stage, LookupStats::default),
+            stats: process.figures.get_or_make(stage, LoadStats::default),
             durations: process.metrics.histogram(&LOOKUP_DURATION, stage),
             under_way: under_way.clone(),
         });
@@ -165,7 +165,7 @@ struct Desk {
     process: Arc<Process>,
     stage: Arc<str>,
     lookup: Lookup,
-    stats: Arc<LookupStats>,
+    stats: Arc<LoadStats>,
     durations: Histogram,
     under_way: Arc<UnderWay>,
 }

@@ -3,15 +3,14 @@
 //! Every worker keeps what it has found in a cache of its own, without locks. What is not there is asked for in batches,
 //! once for all workers; meanwhile the change waits, and with it only the later changes of its key.
 
-mod cache;
+pub mod cache;
 pub mod loader;
 pub mod stats;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use timely::container::CapacityContainerBuilder;
@@ -24,10 +23,10 @@ use crate::batches::ForEachEpoch;
 use crate::change::{Change, Found};
 use crate::guard::backoff::Backoff;
 use crate::guard::panic::guarded;
-use crate::lookup::cache::FoundCache;
+pub use crate::lookup::cache::{Cache, CacheCounts, CacheStats};
+use crate::lookup::cache::{FoundCache, Keys};
 use crate::lookup::loader::{Ask, Asks};
 pub use crate::lookup::loader::{Load, Loader, load};
-use crate::lookup::stats::LookupStats;
 use crate::offload::{Post, Wake, mailbox};
 use crate::position::Epoch;
 use crate::process::Process;
@@ -123,26 +122,9 @@ impl fmt::Debug for Lookup {
     }
 }
 
-/// What a lookup keeps on each worker. Found rows and "there is none" are kept alike.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cache {
-    pub(crate) entries: usize,
-    pub(crate) ttl: Option<Duration>,
-}
-
-impl Cache {
-    /// Keeps so many entries over all workers; which ones, an adaptive policy decides (quick_cache: it resists scans and
-    /// follows popularity).
-    pub fn entries(entries: usize) -> Self {
-        Cache { entries: entries.max(1), ttl: None }
-    }
-
-    /// Asks again for what is older than this, give or take a tenth, so that what was loaded together does not expire
-    /// together.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
+/// The counts of a lookup's caches over all workers of the process, by the lookup's name; `None` until a worker has built it.
+pub fn cache_stats(process: &Process, lookup: &str) -> Option<Arc<CacheStats>> {
+    process.shared.get(lookup)
 }
 
 /// Lookup on a stream that is exchanged by key.
@@ -181,10 +163,17 @@ impl<'s> LookupExt for StreamVec<'s, Epoch, Change> {
                         desk.wait(waiting, retained);
                     }
                 });
+                let mut some_came = false;
                 for answers in inbox.drain() {
+                    if !std::mem::replace(&mut some_came, true) {
+                        desk.cache.tick(Instant::now());
+                    }
                     for (key, found) in answers {
                         desk.answered(&key, &found, |capability, change| out.session(capability).give(change));
                     }
+                }
+                if some_came {
+                    desk.count();
                 }
                 desk.ask();
                 probe.answer(|| desk.oldest());
@@ -214,8 +203,10 @@ struct Desk {
     origin: Option<Arc<dyn Loader>>,
     nothing: Arc<Found>,
     cache: FoundCache,
+    /// The keys of a batch, and what was found for each; empty between batches.
+    keys: Keys,
+    found: Vec<Option<Arc<Found>>>,
     asks: Asks,
-    stats: Arc<LookupStats>,
     post: Post<Vec<(String, Arc<Found>)>>,
     /// By hash of the change's key: its changes that wait, in order. Only the first has been asked for.
     blocked: HashMap<u64, VecDeque<Waiting>>,
@@ -237,9 +228,15 @@ impl Desk {
             by: lookup.by.clone(),
             origin: lookup.origin.clone(),
             nothing: Arc::new(Found::nothing(stage.clone())),
-            cache: FoundCache::new(lookup.cache, peers),
+            cache: FoundCache::new(
+                &lookup.cache,
+                peers,
+                process.figures.get_or_make(&stage, CacheStats::default),
+                Instant::now(),
+            ),
+            keys: Keys::default(),
+            found: Vec::new(),
             asks: Asks::of(process, &stage, lookup),
-            stats: process.figures.get_or_make(&stage, LookupStats::default),
             stage,
             post,
             blocked: HashMap::new(),
@@ -250,62 +247,53 @@ impl Desk {
     }
 
     /// Attaches what is at hand. What has to wait is taken out of the batch.
+    ///
+    /// In three passes: the keys of all changes, then all entries, then the rest. So the memory of the changes, that of the
+    /// table and that of the entries are each waited for together.
     fn attach(&mut self, batch: &mut Vec<Change>, epoch: Epoch, waiting: &mut usize) {
-        let (mut hits, mut misses) = (0, 0);
-        self.cache.tick();
-        let by = self.by.clone();
-        batch.retain_mut(|change| {
-            let key = match &by {
-                KeyOf::Field(field) => {
-                    // The borrowed key serves for a hit, which is nearly always; only a miss needs one of its own.
-                    let row = change.row();
-                    let Some(key) = row.str(field) else {
-                        return self.attach_in_turn(change, self.nothing.clone(), epoch, waiting);
-                    };
-                    if self.blocked.is_empty()
-                        && let Some(found) = self.cache.get(&key)
-                    {
-                        drop(key);
-                        hits += 1;
-                        change.attach(&found);
-                        return true;
-                    }
-                    key.into_owned()
+        let (mut keys, mut found) = (std::mem::take(&mut self.keys), std::mem::take(&mut self.found));
+        let mut panicked = HashMap::new();
+        keys.clear();
+        match &self.by {
+            KeyOf::Field(field) => batch.iter().for_each(|change| keys.push(change.row().str(field).as_deref())),
+            KeyOf::Closure(closure) => {
+                for (index, change) in batch.iter().enumerate() {
+                    let key = guarded(|| closure(change)).unwrap_or_else(|panic| {
+                        panicked.insert(index, panic);
+                        None
+                    });
+                    keys.push(key.as_deref());
                 }
-                KeyOf::Closure(closure) => match guarded(|| closure(change)) {
-                    Ok(Some(key)) => key,
-                    Ok(None) => return self.attach_in_turn(change, self.nothing.clone(), epoch, waiting),
-                    Err(panic) => {
-                        let failed = Arc::new(Found::failed(self.stage.clone(), panic));
-                        return self.attach_in_turn(change, failed, epoch, waiting);
-                    }
-                },
-            };
-            let change_key = change.key_hash();
-            if !self.blocked.contains_key(&change_key) {
-                if let Some(found) = self.cache.get(&key) {
-                    hits += 1;
-                    change.attach(&found);
-                    return true;
-                }
-                misses += 1;
-                if let Some(found) = self.at_hand(&key) {
-                    change.attach(&found);
-                    self.cache.put(key, found);
-                    return true;
-                }
-                self.await_row(&key, change_key);
             }
-            let held = Waiting { change: change.detached(), epoch, wants: Wants::Row(key) };
-            self.blocked.entry(change_key).or_default().push_back(held);
-            *waiting += 1;
-            false
+        }
+        let began = Instant::now();
+        self.cache.tick(began);
+        self.cache.find(&keys, &mut found);
+        self.cache.took(keys.len(), began.elapsed());
+        let mut answers = found.drain(..).enumerate();
+        batch.retain_mut(|change| {
+            let (index, answer) = answers.next().expect("one answer for each change");
+            match (answer, keys.get(index)) {
+                (Some(found), _) => self.attach_in_turn(change, found, epoch, waiting),
+                (None, Some(key)) => self.attach_or_wait(change, key, epoch, waiting),
+                (None, None) => {
+                    let failed = panicked.remove(&index).map(|panic| Arc::new(Found::failed(self.stage.clone(), panic)));
+                    self.attach_in_turn(change, failed.unwrap_or_else(|| self.nothing.clone()), epoch, waiting)
+                }
+            }
         });
-        self.stats.hits.fetch_add(hits, Ordering::Relaxed);
-        self.stats.misses.fetch_add(misses, Ordering::Relaxed);
+        drop(answers);
+        (self.keys, self.found) = (keys, found);
+        self.count();
     }
 
-    /// A change that needs no row still waits behind the changes of its key that do. Returns whether it passes now.
+    /// Adds up what the cache has counted.
+    fn count(&mut self) {
+        self.cache.flush(&self.stage);
+    }
+
+    /// A change for which nothing is to be asked still waits behind the changes of its key that wait for a row. Returns whether
+    /// it passes now.
     fn attach_in_turn(&mut self, change: &mut Change, found: Arc<Found>, epoch: Epoch, waiting: &mut usize) -> bool {
         if !self.blocked.is_empty()
             && let Some(queue) = self.blocked.get_mut(&change.key_hash())
@@ -314,8 +302,30 @@ impl Desk {
             *waiting += 1;
             return false;
         }
-        change.attach(&found);
+        change.attach_own(found);
         true
+    }
+
+    /// A change whose row was not in the cache when its batch was looked through. Returns whether it passes now.
+    fn attach_or_wait(&mut self, change: &mut Change, key: &str, epoch: Epoch, waiting: &mut usize) -> bool {
+        let change_key = change.key_hash();
+        if !self.blocked.contains_key(&change_key) {
+            // An earlier change of the batch may have brought it.
+            if let Some(found) = self.cache.get(key) {
+                change.attach_own(found);
+                return true;
+            }
+            if let Some(found) = self.at_hand(key) {
+                change.attach(&found);
+                self.cache.put(key, found);
+                return true;
+            }
+            self.await_row(key, change_key);
+        }
+        let held = Waiting { change: change.detached(), epoch, wants: Wants::Row(key.to_owned()) };
+        self.blocked.entry(change_key).or_default().push_back(held);
+        *waiting += 1;
+        false
     }
 
     fn at_hand(&self, key: &str) -> Option<Arc<Found>> {
@@ -369,8 +379,10 @@ impl Desk {
 
     /// A row has come: its changes go on, and behind them what now finds its row at hand.
     fn answered(&mut self, key: &str, found: &Arc<Found>, mut give: impl FnMut(&Capability<Epoch>, Change)) {
+        // What is not there needs no more memory than its key.
+        let found = if found.is_row() || found.failure().is_some() { found } else { &self.nothing.clone() };
         if found.failure().is_none() {
-            self.cache.put(key.to_owned(), found.clone());
+            self.cache.put(key, found.clone());
         }
         for change_key in self.asked.remove(key).unwrap_or_default() {
             let mut row = Some(found.clone());

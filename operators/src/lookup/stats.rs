@@ -1,14 +1,10 @@
-//! Figures of one lookup, shared by its workers and its loader.
+//! Figures of what one lookup asks its origin; those of its cache are in [`CacheStats`](super::cache::CacheStats).
 
 use std::sync::atomic::AtomicU64;
 
-/// Figures of one lookup in this process.
+/// What one lookup of this process has asked its origin.
 #[derive(Debug, Default)]
-pub struct LookupStats {
-    /// Answered from the cache.
-    pub hits: AtomicU64,
-    /// Had to ask the origin.
-    pub misses: AtomicU64,
+pub struct LoadStats {
     /// Keys asked for at the origin.
     pub loaded: AtomicU64,
     /// Batches of keys asked for.

@@ -359,6 +359,13 @@ pub(super) fn failed(doing: &str, path: &Path, error: std::io::Error) -> Error {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Error::stop(format!(
             "cannot {doing} {path}: the disk is full; nothing that was acknowledged is lost, so make room and start again"
         )),
+        std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists => Error::stop(format!(
+            "cannot {doing} {path}: there is a file where a directory must be; move it away, or name another data directory"
+        )),
+        std::io::ErrorKind::FileTooLarge => Error::stop(format!(
+            "cannot {doing} {path}: this process may not write files so large; nothing that was acknowledged is lost, so raise \
+             the limit (`ulimit -f`) and start again"
+        )),
         std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
             Error::stop(format!("cannot {doing} {path}: the data directory must be readable and writable")).because(error)
         }
