@@ -5,4 +5,5 @@ pub mod envelope;
 pub mod jsonl;
 
 pub use csv_table::CsvTable;
+pub use envelope::Envelope;
 pub use jsonl::JsonLinesFile;
