@@ -1,9 +1,11 @@
 //! Where the changes of a pipeline come from, and the tables that its lookups read.
 
+pub mod csv_changes;
 pub mod csv_table;
 pub mod envelope;
 pub mod jsonl;
 
+pub use csv_changes::CsvChanges;
 pub use csv_table::CsvTable;
 pub use envelope::Envelope;
 pub use jsonl::JsonLinesFile;

@@ -25,7 +25,7 @@ mod debezium;
 mod line;
 mod mapped;
 mod path;
-mod piece;
+pub(crate) mod piece;
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::UNIX_EPOCH;
 
 /// An id or a key: a string, unescaped if need be, or a number as it is written. `None` for null.
-pub(super) fn name<'a>(line: &str, field: &str, written: &'a str) -> Result<Option<Cow<'a, str>>, String> {
+pub(crate) fn name<'a>(line: &str, field: &str, written: &'a str) -> Result<Option<Cow<'a, str>>, String> {
     match written.as_bytes().first() {
         Some(b'"') if written.len() >= 2 && !written.contains('\\') => Ok(Some(Cow::Borrowed(&written[1..written.len() - 1]))),
         Some(b'"') => match serde_json::from_str(written) {
@@ -18,13 +18,13 @@ pub(super) fn name<'a>(line: &str, field: &str, written: &'a str) -> Result<Opti
 }
 
 /// A name that must be there.
-pub(super) fn needed<'a>(line: &str, field: &str, what: &str, written: Option<&'a str>) -> Result<Cow<'a, str>, String> {
+pub(crate) fn needed<'a>(line: &str, field: &str, what: &str, written: Option<&'a str>) -> Result<Cow<'a, str>, String> {
     let written = written.ok_or_else(|| format!("\"{field}\" is missing; every change needs {what}"))?;
     name(line, field, written)?.ok_or_else(|| format!("\"{field}\" is null; every change needs {what}{}", column(line, written)))
 }
 
 /// Several names that must be there: one as it is, more as a list of JSON.
-pub(super) fn joined<'a>(
+pub(crate) fn joined<'a>(
     line: &str,
     what: &str,
     pieces: impl ExactSizeIterator<Item = (&'a str, Option<&'a str>)>,
@@ -44,7 +44,7 @@ pub(super) fn joined<'a>(
 }
 
 /// A row: an object, or null for none.
-pub(super) fn row<'a>(line: &str, field: &str, written: Option<&'a str>) -> Result<Option<&'a str>, String> {
+pub(crate) fn row<'a>(line: &str, field: &str, written: Option<&'a str>) -> Result<Option<&'a str>, String> {
     match written {
         None | Some("null") => Ok(None),
         Some(text) if text.starts_with('{') => Ok(Some(text)),
@@ -53,7 +53,7 @@ pub(super) fn row<'a>(line: &str, field: &str, written: Option<&'a str>) -> Resu
 }
 
 /// A time in Unix milliseconds; null is 0.
-pub(super) fn time(line: &str, field: &str, written: &str) -> Result<i64, String> {
+pub(crate) fn time(line: &str, field: &str, written: &str) -> Result<i64, String> {
     if written == "null" {
         return Ok(0);
     }
@@ -66,12 +66,12 @@ pub(super) fn time(line: &str, field: &str, written: &str) -> Result<i64, String
 }
 
 /// A sentence on a value that is not what it must be.
-pub(super) fn wrong(line: &str, field: &str, written: &str, must: &str) -> String {
+pub(crate) fn wrong(line: &str, field: &str, written: &str, must: &str) -> String {
     format!("\"{field}\" is {}; it must be {must}{}", shorten(written), column(line, written))
 }
 
 /// Where a piece stands in its line, to be added to a sentence; nothing for a piece that was made beside it.
-pub(super) fn column(line: &str, piece: &str) -> String {
+pub(crate) fn column(line: &str, piece: &str) -> String {
     let start = (piece.as_ptr() as usize).checked_sub(line.as_ptr() as usize);
     match start.filter(|start| start + piece.len() <= line.len()) {
         Some(start) => format!(" (column {})", start + 1),
@@ -80,7 +80,7 @@ pub(super) fn column(line: &str, piece: &str) -> String {
 }
 
 /// The beginning of a text, for messages.
-pub(super) fn shorten(text: &str) -> String {
+pub(crate) fn shorten(text: &str) -> String {
     match text.char_indices().nth(40) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
