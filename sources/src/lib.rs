@@ -3,9 +3,11 @@
 pub mod csv_changes;
 pub mod csv_table;
 pub mod envelope;
+pub mod generator;
 pub mod jsonl;
 
 pub use csv_changes::CsvChanges;
 pub use csv_table::CsvTable;
 pub use envelope::Envelope;
+pub use generator::Generator;
 pub use jsonl::JsonLinesFile;
