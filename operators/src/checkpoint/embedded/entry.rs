@@ -191,9 +191,9 @@ mod tests {
     /// Found by fuzzing: a record whose sums are right and whose change points outside of its bytes.
     #[test]
     fn a_parked_record_that_points_outside_of_itself_is_none() {
-        let outside = [0, 0, 4, 0, 1, 0, 1, 0, 0, 4, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0x7a, 0, 0x38, 0, 0];
-        assert!(postcard::from_bytes::<Parked>(&outside).is_ok());
-        assert!(decode_parked(&Bytes::from_static(&outside)).is_none());
+        static OUTSIDE: [u8; 24] = [0, 0, 4, 0, 1, 0, 1, 0, 0, 4, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0x7a, 0, 0x38, 0, 0];
+        assert!(postcard::from_bytes::<Parked>(&OUTSIDE).is_ok());
+        assert!(decode_parked(&Bytes::from_static(&OUTSIDE)).is_none());
         let position = Position { partition: 0, at: 0, within: 0 };
         let (operation, row) = (Operation::Delete, Some("{}"));
         let parts = Parts { id: "7", table: "t", key: Some("k"), operation, time_ms: 0, before: row, after: None };
