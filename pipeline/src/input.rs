@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use highwater_sinks::JsonLinesFiles;
+pub use highwater_sources::{Channel, Envelope, Feed, Generator};
 use highwater_sources::{CsvChanges, CsvTable, JsonLinesFile};
 
 /// JSON lines: as a source, and as a sink.
