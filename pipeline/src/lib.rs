@@ -32,6 +32,8 @@ pub mod program;
 pub mod report;
 pub mod run;
 pub mod settings;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use embed::{Started, start};
 pub use flow::{Built, Changes, Checkpoint, Flow, Outcomes};

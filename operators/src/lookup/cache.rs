@@ -43,9 +43,9 @@ impl FoundCache {
     }
 
     /// A new batch begins: looks at the clock.
-    pub(crate) fn tick(&mut self) {
+    pub(crate) fn tick(&mut self, now: impl FnOnce() -> Instant) {
         if self.ttl.is_some() {
-            self.now = Instant::now();
+            self.now = now();
         }
     }
 

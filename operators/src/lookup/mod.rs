@@ -214,6 +214,7 @@ struct Desk {
     origin: Option<Arc<dyn Loader>>,
     nothing: Arc<Found>,
     cache: FoundCache,
+    process: Arc<Process>,
     asks: Asks,
     stats: Arc<LookupStats>,
     post: Post<Vec<(String, Arc<Found>)>>,
@@ -238,6 +239,7 @@ impl Desk {
             origin: lookup.origin.clone(),
             nothing: Arc::new(Found::nothing(stage.clone())),
             cache: FoundCache::new(lookup.cache, peers),
+            process: process.clone(),
             asks: Asks::of(process, &stage, lookup),
             stats: process.figures.get_or_make(&stage, LookupStats::default),
             stage,
@@ -252,7 +254,7 @@ impl Desk {
     /// Attaches what is at hand. What has to wait is taken out of the batch.
     fn attach(&mut self, batch: &mut Vec<Change>, epoch: Epoch, waiting: &mut usize) {
         let (mut hits, mut misses) = (0, 0);
-        self.cache.tick();
+        self.cache.tick(|| self.process.clock.now());
         let by = self.by.clone();
         batch.retain_mut(|change| {
             let key = match &by {
