@@ -136,7 +136,7 @@ fn the_age_of_cached_rows_and_the_waits_of_loads_go_by_the_clock() {
             }
         });
         flow.source(input)
-            .lookup("customer", Lookup::by("customer").from(origin).cache(Cache::lru(10).ttl(minutes(5))))
+            .lookup("customer", Lookup::by("customer").from(origin).cache(Cache::entries(10).ttl(minutes(5))))
             .fan_out([action("all", run(|change| async move {
                 assert_eq!(change.found("customer").str("tier").as_deref(), Some("gold"));
                 Ok(())
