@@ -210,3 +210,14 @@ fn stdout_prints_a_line_per_change() {
         json.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned());
     assert_eq!(ids.collect::<std::collections::BTreeSet<_>>().len(), 20);
 }
+
+#[test]
+fn embedded_answers_each_client_when_its_order_is_done() {
+    let page = Page::new("embedded");
+    let stdout = page.example.succeed(&[]);
+    let mut lines: Vec<&str> = stdout.lines().collect();
+    assert_eq!(lines.pop(), Some("3 read, 2 mailed, 1 parked"));
+    lines.sort_unstable();
+    let mails = ["mail to ada@example.com: thank you, Ada", "mail to eve@example.com: thank you, Eve"];
+    assert_eq!(lines, [&["202 accepted o-1", "202 accepted o-2", "202 accepted o-3"][..], &mails].concat());
+}

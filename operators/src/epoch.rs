@@ -1,10 +1,12 @@
 //! The clock that makes epochs: Unix milliseconds that never fall, whatever the machine's clock does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
+use crate::clock::Hand;
 use crate::offload::Wake;
 use crate::position::Epoch;
 
@@ -19,19 +21,33 @@ pub struct EpochClock {
     anchor_ms: u64,
     latest: AtomicU64,
     idle: Mutex<Vec<Wake>>,
+    /// What a test turns.
+    pub(crate) hand: OnceLock<Arc<Hand>>,
 }
 
 impl EpochClock {
     /// A clock whose epochs are all above `saved`, the epoch of the last checkpoint.
     pub fn after(saved: Epoch) -> Self {
         let anchor_ms = unix_ms().max(saved + 1);
-        EpochClock { anchor: Instant::now(), anchor_ms, latest: AtomicU64::new(anchor_ms), idle: Mutex::new(Vec::new()) }
+        EpochClock {
+            anchor: Instant::now(),
+            anchor_ms,
+            latest: AtomicU64::new(anchor_ms),
+            idle: Mutex::default(),
+            hand: OnceLock::new(),
+        }
     }
 
     /// The current epoch. No later call, on any thread, returns a smaller one.
     pub fn mint(&self) -> Epoch {
-        let now = self.anchor_ms + self.anchor.elapsed().as_millis() as u64;
+        let now = self.unix_ms();
         self.latest.fetch_max(now, Ordering::AcqRel).max(now)
+    }
+
+    /// Unix milliseconds as epochs count them.
+    pub fn unix_ms(&self) -> u64 {
+        let turned = self.hand.get().map_or(Duration::ZERO, |hand| hand.now());
+        self.anchor_ms + (self.anchor.elapsed() + turned).as_millis() as u64
     }
 
     /// Registers a source operator that is to be woken when another one has moved on.

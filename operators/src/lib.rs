@@ -8,6 +8,7 @@ pub mod batches;
 pub mod books;
 pub mod change;
 pub mod checkpoint;
+pub mod clock;
 pub mod dedup;
 pub mod epoch;
 pub mod error;

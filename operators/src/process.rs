@@ -15,6 +15,7 @@ use crate::halt::Halt;
 use crate::hash::ChangeHasher;
 use crate::heritage::Heritage;
 use crate::in_flight::InFlight;
+use crate::ingest::source::Listeners;
 use crate::metrics::Metrics;
 use crate::pace::Pace;
 use crate::position::Epoch;
@@ -82,6 +83,8 @@ pub struct Process {
     pub heritage: Heritage,
     /// How far each partition was read, for the figure `replayed`.
     pub read_so_far: ReadSoFar,
+    /// Sources that are told of durable checkpoints.
+    pub listeners: Listeners,
     /// When this process began to run the pipeline.
     pub started: Instant,
     stopping: AtomicBool,
@@ -129,6 +132,7 @@ impl Process {
             probes: Probes::default(),
             heritage,
             read_so_far,
+            listeners: Listeners::default(),
             started: Instant::now(),
             stopping: AtomicBool::new(false),
             saved_epoch: AtomicU64::new(saved),
@@ -144,6 +148,7 @@ impl Process {
         self.shared.clear();
         self.probes.close();
         self.clock.forget();
+        self.listeners.over();
     }
 
     /// Asks all sources to stop reading, so that the pipeline drains, saves and ends.

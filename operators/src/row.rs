@@ -85,27 +85,32 @@ impl<'a> Row<'a> {
         self.str(field)?.parse().ok()
     }
 
+    /// One field of a JSON row as it is written: quotes, escapes and all. `None` if it is absent.
+    pub fn written(&self, field: &str) -> Option<&'a str> {
+        let [value] = self.pick_written([field]);
+        value
+    }
+
+    /// Several fields of a JSON row as they are written, in one walk.
+    pub fn pick_written<const N: usize>(&self, fields: [&str; N]) -> [Option<&'a str>; N] {
+        match self.0 {
+            Form::Json(object) => pick(object, fields, |value| std::str::from_utf8(value).unwrap_or_default()),
+            _ => [None; N],
+        }
+    }
+
+    /// Every field of a JSON row, with its value as it is written.
+    pub fn each_written(&self) -> impl Iterator<Item = (Cow<'a, str>, &'a str)> {
+        let object = if let Form::Json(object) = self.0 { object } else { &[] };
+        Walk::new(object).map(|(name, value)| (unescape(name), std::str::from_utf8(value).unwrap_or_default()))
+    }
+
     /// Several fields in one walk over the row, which ends at the last of them. Of a field that stands twice the first counts.
     pub fn pick<const N: usize>(&self, fields: [&str; N]) -> [Option<Value<'a>>; N] {
         match self.0 {
             Form::Absent => [const { None }; N],
             Form::Fields(row) => fields.map(|field| row.get(field)),
-            Form::Json(object) => {
-                let mut found = [const { None }; N];
-                let mut missing = N;
-                let mut walk = Walk::new(object);
-                while missing > 0
-                    && let Some((name, value)) = walk.next()
-                {
-                    for (field, slot) in fields.iter().zip(&mut found) {
-                        if slot.is_none() && is_name(name, field) {
-                            *slot = Some(value_of(value));
-                            missing -= 1;
-                        }
-                    }
-                }
-                found
-            }
+            Form::Json(object) => pick(object, fields, value_of),
         }
     }
 
@@ -186,6 +191,24 @@ impl Fields {
     pub fn heap(&self) -> usize {
         32 + self.text.len() + size_of_val(&*self.ends)
     }
+}
+
+/// The first of each of these fields in an object.
+fn pick<'a, const N: usize, V>(object: &'a [u8], fields: [&str; N], read: impl Fn(&'a [u8]) -> V) -> [Option<V>; N] {
+    let mut found = [const { None }; N];
+    let mut missing = N;
+    let mut walk = Walk::new(object);
+    while missing > 0
+        && let Some((name, value)) = walk.next()
+    {
+        for (field, slot) in fields.iter().zip(&mut found) {
+            if slot.is_none() && is_name(name, field) {
+                *slot = Some(read(value));
+                missing -= 1;
+            }
+        }
+    }
+    found
 }
 
 /// Walks over the fields of a JSON object that is known to be valid: it was checked when its change was made. So the walk

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use highwater_sinks::JsonLinesFiles;
-use highwater_sources::{CsvTable, JsonLinesFile};
+pub use highwater_sources::{Channel, Envelope, Feed, Generator};
+use highwater_sources::{CsvChanges, CsvTable, JsonLinesFile};
 
 /// JSON lines: as a source, and as a sink.
 #[derive(Debug)]
@@ -22,12 +23,17 @@ impl JsonLines {
     }
 }
 
-/// CSV files as tables for lookups.
+/// CSV files: as a source, and as tables for lookups.
 #[derive(Debug)]
 pub struct Csv;
 
 impl Csv {
-    /// A CSV file with a header line.
+    /// Reads a CSV file with a header line, whose rows are changes.
+    pub fn changes(path: impl Into<PathBuf>) -> CsvChanges {
+        CsvChanges::new(path)
+    }
+
+    /// A CSV file with a header line, as a table for lookups.
     pub fn file(path: impl Into<PathBuf>) -> CsvTable {
         CsvTable::new(path)
     }

@@ -23,6 +23,7 @@
 //! [`flow`] is the builder, [`mod@program`] the command line around it, and [`mod@run`] runs what was built.
 
 mod commands;
+mod embed;
 mod exposition;
 pub mod flow;
 mod input;
@@ -31,7 +32,10 @@ pub mod program;
 pub mod report;
 pub mod run;
 pub mod settings;
+#[cfg(feature = "testing")]
+pub mod testing;
 
+pub use embed::{Started, start};
 pub use flow::{Built, Changes, Checkpoint, Flow, Outcomes};
 pub use highwater_operators as operators;
 pub use highwater_operators::{Change, Error, ErrorKind, Operation, Result, Row, Value};
@@ -42,7 +46,7 @@ pub use program::{Exit, main, main_with, program};
 /// Everything a pipeline's file needs.
 pub mod prelude {
     pub use crate::flow::{Changes, Checkpoint, Flow, Outcomes};
-    pub use crate::input::{Csv, JsonLines, env, hours, millis, minutes, seconds};
+    pub use crate::input::{Channel, Csv, Envelope, Feed, Generator, JsonLines, env, hours, millis, minutes, seconds};
     pub use highwater_operators::action::{Action, BatchAction, BoxFuture, Delivery, action, batch, run};
     pub use highwater_operators::dedup::Dedup;
     pub use highwater_operators::lookup::{Cache, Lookup, load};

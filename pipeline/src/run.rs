@@ -57,7 +57,12 @@ pub fn plan(build: &Build) -> Result<Plan> {
 /// If the plan has problems, the data directory or a source is not what it should be, or something failed that the pipeline
 /// must not go on with. What was saved stays saved; the next run continues there.
 pub fn run(name: &str, settings: &Settings, build: &Build, control: &Control) -> Result<Report> {
-    let plan = Arc::new(plan(build)?);
+    run_planned(name, settings, plan(build)?, build, control)
+}
+
+/// Runs a pipeline whose plan was made before.
+pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &Build, control: &Control) -> Result<Report> {
+    let plan = Arc::new(plan);
     if !plan.problems.is_empty() {
         return Err(Error::stop(format!("the pipeline is not complete:\n  - {}", plan.problems.join("\n  - "))));
     }

@@ -16,7 +16,7 @@ use highwater_operators::{Error, PartitionId, Position, Result, ResumeToken};
 use memchr::{memchr, memchr_iter, memrchr};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::envelope;
+use crate::envelope::Envelope;
 
 /// Bytes read at once. A batch holds what fits, so this also is how much a single slow change can keep alive.
 const BLOCK: usize = 256 * 1024;
@@ -27,7 +27,7 @@ const FINGERPRINT_MAX: usize = 64 * 1024;
 /// How much before a resume token is compared on resume.
 const TAIL: usize = 256;
 
-/// A file of JSON lines in the default [`envelope`].
+/// A file of JSON lines in the default [`envelope`](crate::envelope).
 #[derive(Clone, Debug)]
 pub struct JsonLinesFile {
     path: PathBuf,
@@ -120,6 +120,7 @@ impl Source for JsonLinesFile {
             lines,
             tail,
             ended: false,
+            envelope: Envelope::default(),
         }))
     }
 
@@ -146,6 +147,7 @@ struct LineReader {
     /// The last bytes before `offset`, for the resume token.
     tail: Vec<u8>,
     ended: bool,
+    envelope: Envelope,
 }
 
 impl Reader for LineReader {
@@ -199,7 +201,7 @@ impl LineReader {
             self.lines += 1;
             let line = block[begin..end].trim_ascii();
             if !line.is_empty() {
-                match envelope::parse(block.slice_ref(line), position) {
+                match self.envelope.parse(block.slice_ref(line), position) {
                     Ok(change) => batch.changes.push(change),
                     Err(why) => batch.rejected.push(self.reject(position, &why, line)),
                 }

@@ -1,8 +1,15 @@
 //! Where the changes of a pipeline come from, and the tables that its lookups read.
 
+pub mod channel;
+pub mod csv_changes;
 pub mod csv_table;
 pub mod envelope;
+pub mod generator;
 pub mod jsonl;
 
+pub use channel::{Channel, ChannelSource, Feed, Receipt};
+pub use csv_changes::CsvChanges;
 pub use csv_table::CsvTable;
+pub use envelope::Envelope;
+pub use generator::Generator;
 pub use jsonl::JsonLinesFile;

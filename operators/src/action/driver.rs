@@ -13,7 +13,6 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use metrics::Histogram;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::error::Elapsed;
 
 use crate::action::call::{BoxFuture, Delivery};
 use crate::action::handover::Handover;
@@ -22,6 +21,7 @@ use crate::action::spec::{ActionSpec, Kind};
 use crate::action::stats::ActionStats;
 use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::store::{Cause, Note, Outcome, ParkedId, Resolution, Resolved};
+use crate::clock::Elapsed;
 use crate::epoch::unix_ms;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::panic::{Guarded, guarded};
@@ -239,7 +239,7 @@ impl Driver {
                     Some(answer) => Ok(answer),
                     None => {
                         let began = Instant::now();
-                        let answer = tokio::time::timeout(self.spec.timeout, call).await;
+                        let answer = self.process.clock.timeout(self.spec.timeout, call).await;
                         self.durations.record(began.elapsed().as_secs_f64());
                         answer
                     }
@@ -290,7 +290,7 @@ impl Driver {
                     let mut call = Guarded(call);
                     match (&mut call).now_or_never() {
                         Some(answer) => Ok(answer),
-                        None => tokio::time::timeout(self.spec.timeout, call).await,
+                        None => self.process.clock.timeout(self.spec.timeout, call).await,
                     }
                 }
             };
@@ -384,7 +384,7 @@ impl Driver {
             let _ = self.post.send(told);
         }
         self.stats.retrying.fetch_add(jobs.len() as i64, Ordering::Relaxed);
-        tokio::time::sleep(wait).await;
+        self.process.clock.sleep(wait).await;
         self.stats.retrying.fetch_sub(jobs.len() as i64, Ordering::Relaxed);
     }
 

@@ -90,7 +90,7 @@ pub fn checkpoint<'s>(
                 desk.begin(frontier)
             });
             match step {
-                Ok(Next::At(due)) => again.activate_after(due),
+                Ok(Next::At(due)) => again.activate_after(process.clock.save_due_in(due)),
                 Ok(Next::Nothing) => {}
                 Err(error) => process.halt.fail(error),
             }
@@ -218,7 +218,7 @@ impl Desk {
             end_is_saved: process.heritage.ended,
             number,
             numbers: VecDeque::new(),
-            began: Instant::now(),
+            began: process.clock.now(),
         }
     }
 
@@ -281,12 +281,12 @@ impl Desk {
         if self.saving || !self.dirty {
             return Next::Nothing;
         }
-        let since = self.began.elapsed();
+        let since = self.process.clock.now().saturating_duration_since(self.began);
         let due = frontier.is_none() || self.read - self.read_saved >= self.cadence.batch_size || since >= self.cadence.interval;
         if !due {
             return Next::At(self.cadence.interval - since);
         }
-        self.began = Instant::now();
+        self.began = self.process.clock.now();
         self.saving = true;
         self.dirty = false;
         self.read_saving = self.read;

@@ -50,10 +50,12 @@ pub(crate) fn start(process: &Arc<Process>, post: Post<Saved>) -> Saver {
                     return;
                 }
                 process.pace.save(Some(Saving::Store));
+                let mark = save.mark.clone();
                 let (epoch, post, durations, told) = (save.epoch, post.clone(), durations.clone(), process.clone());
                 process.keeper.save(Box::new(save), ended, move |()| {
                     durations.record(began.elapsed().as_secs_f64());
                     told.pace.save(None);
+                    told.listeners.saved(&mark);
                     post.send(Saved { epoch });
                 });
             }

@@ -1,7 +1,10 @@
 //! What a source is: something with partitions, each of which can be read on from a resume token.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::change::{Change, Operation, Parts};
 use crate::checkpoint::store::{Cause, Parked};
@@ -38,6 +41,13 @@ pub trait Source: Send + Sync + 'static {
     fn can_be_read_again(&self) -> bool {
         true
     }
+
+    /// A checkpoint has become durable: everything of the partition before `token` has a durable outcome for every action. Called on the
+    /// store's own thread; must be quick.
+    fn saved(&self, _partition: &Partition, _token: &ResumeToken) {}
+
+    /// The run is over, and no more checkpoints come of it.
+    fn over(&self) {}
 
     /// Whether ids are unique beyond one partition.
     fn has_global_ids(&self) -> bool {
@@ -124,5 +134,40 @@ impl Rejected {
             hash: 0,
             change,
         }
+    }
+}
+
+/// The sources of a process, which are told what has become durable. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Listeners(Arc<Mutex<Vec<(Arc<dyn Source>, Vec<Partition>)>>>);
+
+impl Listeners {
+    /// Tells a source of its partitions from now on.
+    pub fn add(&self, source: Arc<dyn Source>, partitions: Vec<Partition>) {
+        self.0.lock().push((source, partitions));
+    }
+
+    /// A checkpoint with this mark is durable.
+    pub(crate) fn saved(&self, mark: &BTreeMap<PartitionId, ResumeToken>) {
+        for (source, partitions) in &*self.0.lock() {
+            for partition in partitions {
+                if let Some(token) = mark.get(&partition.id) {
+                    source.saved(partition, token);
+                }
+            }
+        }
+    }
+
+    /// The run is over.
+    pub(crate) fn over(&self) {
+        for (source, _) in self.0.lock().drain(..) {
+            source.over();
+        }
+    }
+}
+
+impl std::fmt::Debug for Listeners {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Listeners")
     }
 }

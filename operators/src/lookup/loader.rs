@@ -231,7 +231,7 @@ impl Desk {
             self.asking(number, &keys, failed + 1, None);
             let began = Instant::now();
             let call = async { origin.load(&keys).await };
-            let answer = match Guarded(Box::pin(call)).await {
+            let answer = match self.process.clock.working(Guarded(Box::pin(call))).await {
                 Ok(Ok(rows)) if rows.len() == keys.len() => Ok(rows),
                 Ok(Ok(rows)) => Err(Error::park(format!("the loader gave {} rows for {} keys", rows.len(), keys.len()))),
                 Ok(Err(error)) => Err(error),
@@ -255,7 +255,7 @@ impl Desk {
                 ErrorKind::Retry if failed < self.lookup.attempts => {
                     let wait = self.lookup.backoff.wait(failed);
                     self.asking(number, &keys, failed, Some(unix_ms() + wait.as_millis() as u64));
-                    tokio::time::sleep(wait).await;
+                    self.process.clock.sleep(wait).await;
                 }
                 ErrorKind::Retry | ErrorKind::Park => {
                     let found = Arc::new(Found::failed(self.stage.clone(), error.to_string()));

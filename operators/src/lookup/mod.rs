@@ -206,6 +206,7 @@ struct Desk {
     /// The keys of a batch, and what was found for each; empty between batches.
     keys: Keys,
     found: Vec<Option<Arc<Found>>>,
+    process: Arc<Process>,
     asks: Asks,
     post: Post<Vec<(String, Arc<Found>)>>,
     /// By hash of the change's key: its changes that wait, in order. Only the first has been asked for.
@@ -232,10 +233,11 @@ impl Desk {
                 &lookup.cache,
                 peers,
                 process.figures.get_or_make(&stage, CacheStats::default),
-                Instant::now(),
+                process.clock.now(),
             ),
             keys: Keys::default(),
             found: Vec::new(),
+            process: process.clone(),
             asks: Asks::of(process, &stage, lookup),
             stage,
             post,
@@ -267,7 +269,7 @@ impl Desk {
             }
         }
         let began = Instant::now();
-        self.cache.tick(began);
+        self.cache.tick(self.process.clock.now());
         self.cache.find(&keys, &mut found);
         self.cache.took(keys.len(), began.elapsed());
         let mut answers = found.drain(..).enumerate();

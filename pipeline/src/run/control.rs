@@ -28,6 +28,8 @@ struct State {
     asked: u32,
     #[cfg(feature = "testing")]
     failpoint: Option<(&'static str, u64)>,
+    #[cfg(feature = "testing")]
+    hand: Option<Arc<highwater_operators::clock::Hand>>,
 }
 
 impl Control {
@@ -70,6 +72,18 @@ impl Control {
         self.0.state.lock().asked
     }
 
+    /// Lets the waits of the run go by a clock that is turned by hand.
+    #[cfg(feature = "testing")]
+    pub(crate) fn turn_by(&self, hand: &Arc<highwater_operators::clock::Hand>) {
+        self.0.state.lock().hand = Some(hand.clone());
+    }
+
+    /// The run's process, while there is one.
+    #[cfg(feature = "testing")]
+    pub(crate) fn process(&self) -> Option<Arc<Process>> {
+        self.0.process.lock().upgrade()
+    }
+
     /// Makes the run crash when it passes a failpoint for the `passage`-th time.
     #[cfg(feature = "testing")]
     pub fn crash_at(&self, failpoint: &'static str, passage: u64) {
@@ -100,6 +114,10 @@ impl Control {
 
     /// Arms what a test has asked for, before anything runs.
     pub(crate) fn arm(&self, process: &Process) {
+        #[cfg(feature = "testing")]
+        if let Some(hand) = &self.0.state.lock().hand {
+            process.clock.turn_by(hand.clone());
+        }
         #[cfg(feature = "testing")]
         if let Some((name, passage)) = self.0.state.lock().failpoint {
             process.halt.failpoints.arm(name, passage);

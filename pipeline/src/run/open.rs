@@ -117,6 +117,14 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
         ReadSoFar::open(&directory),
         metrics,
     );
+    for (name, numbered) in &partitions {
+        if let Some(source) = plan.sources.get(name) {
+            if !source.can_be_read_again() {
+                tracing::warn!(source = %name, "cannot be read again: what is not done at a crash is lost, save what was sent with a receipt");
+            }
+            process.listeners.add(source.clone(), numbered.clone());
+        }
+    }
     control.arm(&process);
     let places = plan.actions.iter().filter_map(|(name, spec)| Some((name.clone(), spec.cut_back_sink()?.place()))).collect();
     Ok(Opened {

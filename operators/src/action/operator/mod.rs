@@ -166,7 +166,7 @@ pub(crate) fn deliver<'s>(
             for mail in inbox.drain() {
                 desk.open_mail(mail);
             }
-            let now = unix_ms();
+            let now = process.clock.unix_ms();
             if now.saturating_sub(checked) >= 100 {
                 checked = now;
                 desk.spill_overdue();
@@ -176,7 +176,7 @@ pub(crate) fn deliver<'s>(
             desk.close_epochs(|capability, reports| out.session(capability).give_iterator(reports));
             probe.answer(|| desk.oldest());
             if !desk.tasks.is_empty() {
-                again.activate_after(Duration::from_millis(500));
+                again.activate_after(process.clock.look_again(Duration::from_millis(500)));
             }
         }
     })

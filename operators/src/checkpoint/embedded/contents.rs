@@ -117,7 +117,7 @@ impl Contents {
     fn add_parked(&mut self, parked: Vec<ParkedEntry<'_>>, mut offset: u64) -> u64 {
         for ParkedEntry { head, attachment } in parked {
             let head = head.into_owned();
-            self.next_parked = self.next_parked.max(head.id + 1);
+            self.next_parked = self.next_parked.max(head.id.saturating_add(1));
             self.attached += attachment.length;
             if let Some((_, replaced)) = self.parked.insert(head.id, (head, Place { offset, attachment })) {
                 self.attached -= replaced.attachment.length;
@@ -134,8 +134,8 @@ impl Contents {
         self.attached -= place.attachment.length;
         let (delivered, dropped) = self.resolved.entry(resolved.action.clone()).or_default();
         match resolved.resolution {
-            Resolution::Delivered => *delivered += 1,
-            Resolution::Dropped => *dropped += 1,
+            Resolution::Delivered => *delivered = delivered.saturating_add(1),
+            Resolution::Dropped => *dropped = dropped.saturating_add(1),
         }
     }
 

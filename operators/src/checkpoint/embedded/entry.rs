@@ -179,5 +179,28 @@ pub(super) fn encode(value: &impl Serialize, into: Vec<u8>) -> Result<Vec<u8>> {
 
 /// A parked record as it was attached.
 pub(super) fn decode_parked(bytes: &Bytes) -> Option<Parked> {
-    postcard::from_bytes(bytes).ok()
+    postcard::from_bytes(bytes).ok().filter(|parked: &Parked| parked.change.is_sound())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{Change, Operation, Parts};
+    use crate::checkpoint::store::Cause;
+
+    /// Found by fuzzing: a record whose sums are right and whose change points outside of its bytes.
+    #[test]
+    fn a_parked_record_that_points_outside_of_itself_is_none() {
+        static OUTSIDE: [u8; 24] = [0, 0, 4, 0, 1, 0, 1, 0, 0, 4, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0x7a, 0, 0x38, 0, 0];
+        assert!(postcard::from_bytes::<Parked>(&OUTSIDE).is_ok());
+        assert!(decode_parked(&Bytes::from_static(&OUTSIDE)).is_none());
+        let position = Position { partition: 0, at: 0, within: 0 };
+        let (operation, row) = (Operation::Delete, Some("{}"));
+        let parts = Parts { id: "7", table: "t", key: Some("k"), operation, time_ms: 0, before: row, after: None };
+        let change = Change::new(Bytes::new(), position, parts).unwrap();
+        let (cause, error) = (Cause::Failed, "503".to_owned());
+        let parked = Parked { id: 1, action: "a".to_owned(), cause, error, attempts: 1, parked_at_ms: 0, hash: 1, change };
+        let encoded = encode(&parked, Vec::new()).unwrap();
+        assert_eq!(decode_parked(&encoded.into()).map(|parked| parked.change), Some(parked.change));
+    }
 }

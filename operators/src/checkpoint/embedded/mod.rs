@@ -93,7 +93,7 @@ impl EmbeddedStore {
         };
         let mut store =
             EmbeddedStore { directory: directory.to_owned(), journal, contents, settings, compact_again_at: 0, _lock: lock };
-        let number = store.contents.generation + 1;
+        let number = store.contents.generation.checked_add(1).ok_or_else(|| damaged(&store.journal.path, 0))?;
         store.append(Entry::Generation { number, started_at_ms: now_ms(), process: std::process::id() }, &[])?;
         listing.journals.into_iter().map(|(_, path)| path).chain(listing.unfinished).for_each(|path| store.remove(&path));
         store.compact_if_worth_it()?;

@@ -210,8 +210,9 @@ impl FoundCache {
         with!(&self.store, store => store.bytes())
     }
 
-    /// Adds what was counted to the lookup's counts, and warns if there is reason to.
-    pub fn flush(&mut self, lookup: &str) {
+    /// Adds what was counted to the lookup's counts, warns if there is reason to, and returns the hits and misses since
+    /// the last time.
+    pub fn flush(&mut self, lookup: &str) -> (u64, u64) {
         let counts = std::mem::take(&mut self.counts);
         self.stats.add(&counts);
         let now = (self.len() as u64, self.bytes());
@@ -220,6 +221,7 @@ impl FoundCache {
             self.told = now;
             self.warn(lookup);
         }
+        (counts.hits, counts.misses)
     }
 
     /// Warns when the cache has become fuller than it should be. It warns again only after it was emptier.

@@ -1,5 +1,7 @@
 //! A change: one block of bytes and where in it things stand. Made once, moved often, parsed only where asked.
 
+mod builder;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::position::{PartitionId, Position};
 use crate::row::{Fields, Row};
+pub use builder::ChangeBuilder;
 
 /// What happened to the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -186,6 +189,19 @@ impl Change {
             after: self.row_text(self.after),
         };
         Change { found: self.found.clone(), ..Self::copied(self.position(), &parts) }
+    }
+
+    /// Whether every piece lies in the block and is text: of a change that came from outside as bytes nothing else says so.
+    pub(crate) fn is_sound(&self) -> bool {
+        let name = |(start, length): (u16, u16)| (u64::from(start), u64::from(length));
+        let row = |(start, length): (u32, u32)| (u64::from(start), u64::from(length));
+        let table = (u64::from(self.table_start), u64::from(self.table_length));
+        let key = (self.key.0 != NONE).then(|| name(self.key));
+        let rows = [self.before, self.after].into_iter().filter(|place| *place != NO_ROW).map(row);
+        rows.chain(key).chain([name(self.id), table]).all(|(start, length)| {
+            let piece = self.block.get(start as usize..(start + length) as usize);
+            piece.is_some_and(|piece| std::str::from_utf8(piece).is_ok())
+        })
     }
 
     fn text(&self, (start, length): (usize, usize)) -> &str {
