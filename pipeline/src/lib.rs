@@ -23,8 +23,8 @@
 //! [`flow`] is the builder, [`mod@program`] the command line around it, and [`mod@run`] runs what was built.
 
 mod commands;
-mod exposition;
 pub mod config;
+mod exposition;
 pub mod flow;
 mod input;
 pub mod log;
