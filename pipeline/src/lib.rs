@@ -23,10 +23,13 @@
 //! [`flow`] is the builder, [`mod@program`] the command line around it, and [`mod@run`] runs what was built.
 
 mod commands;
+pub mod config;
 mod embed;
 mod exposition;
 pub mod flow;
 mod input;
+pub mod log;
+pub mod monitor;
 pub mod plan;
 pub mod program;
 pub mod report;
