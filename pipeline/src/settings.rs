@@ -55,7 +55,7 @@ impl Default for Settings {
             workers: None,
             checkpoint_batch_size: None,
             checkpoint_interval: None,
-            in_flight_changes: 32_768,
+            in_flight_changes: 8_192,
             in_flight_mib: 64,
             drain_timeout: 10,
             report: ReportKind::None,

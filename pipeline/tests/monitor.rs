@@ -68,7 +68,7 @@ fn books_status_why_and_health_tell_of_an_action_that_hangs() {
         (&"held".into(), &"gate".into(), &"call".into())
     );
     let status = web::json(&format!("{url}/api/status"));
-    assert_eq!((&status["state"], &status["in_flight"]["changes_limit"]), (&"running".into(), &32_768.into()));
+    assert_eq!((&status["state"], &status["in_flight"]["changes_limit"]), (&"running".into(), &8_192.into()));
     assert!(status["still_seconds"].as_f64() > Some(0.3), "{status}");
     let (code, metrics) = web::get(&format!("{url}/metrics"));
     assert!(code == 200 && metrics.contains("\nobserver_events_processed_total{"), "{metrics}");

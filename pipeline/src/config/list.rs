@@ -220,9 +220,10 @@ pub const SETTINGS: &[Setting] = &[
         name: "in_flight_changes",
         heading: IN_FLIGHT,
         kind: whole("changes", 1, u32::MAX as u64),
-        usual: Usual::Is("32768"),
-        development: Some("4096"),
-        production: Some("65536"),
+        // More would not be faster: what is under way is then too large for the cores' caches.
+        usual: Usual::Is("8192"),
+        development: Some("2048"),
+        production: Some("16384"),
         meaning: "Changes that may be under way at once",
         ..PLAIN
     },
