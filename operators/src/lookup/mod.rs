@@ -124,7 +124,7 @@ impl fmt::Debug for Lookup {
 
 /// The counts of a lookup's caches over all workers of the process, by the lookup's name; `None` until a worker has built it.
 pub fn cache_stats(process: &Process, lookup: &str) -> Option<Arc<CacheStats>> {
-    process.shared.get(lookup)
+    process.figures.get(lookup)
 }
 
 /// Lookup on a stream that is exchanged by key.

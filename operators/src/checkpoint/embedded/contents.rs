@@ -40,7 +40,7 @@ pub(super) struct NoteValue {
     of_this_run: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
     pub(super) generation: u64,
     pub(super) started_at_ms: u64,

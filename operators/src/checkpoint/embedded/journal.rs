@@ -121,6 +121,38 @@ impl Journal {
         Ok(())
     }
 
+    /// The same journal with a cursor of its own, to be read while this one is appended to.
+    pub(super) fn reader(&self) -> Result<Journal> {
+        let file = File::open(&self.path).map_err(|error| failed("read", &self.path, error))?;
+        let (path, owner) = (self.path.clone(), self.owner.clone());
+        Ok(Journal { path, number: self.number, owner, end: self.end, file, broken: None, seal: self.seal })
+    }
+
+    /// Reads the frames between two offsets at which frames begin and end, each entry with where its attachments stand. Only for a
+    /// [`reader`](Self::reader): it moves the cursor.
+    pub(super) fn each_frame(
+        &self,
+        from: u64,
+        to: u64,
+        mut each: impl FnMut(Entry<'static>, &[Place]) -> Result<()>,
+    ) -> Result<()> {
+        let mut reader = BufReader::with_capacity(BUFFER, &self.file);
+        reader.seek(SeekFrom::Start(from)).map_err(|error| failed("read", &self.path, error))?;
+        let mut frames = Frames { reader, path: &self.path, seal: self.seal, offset: from, length: to, buffer: Vec::new() };
+        while let Some((entry, mut offset)) = frames.next(&mut Tail::default())? {
+            let places: Vec<Place> = entry
+                .attachments()
+                .map(|attachment| {
+                    let place = Place { offset, attachment };
+                    offset += attachment.length;
+                    place
+                })
+                .collect();
+            each(entry, &places)?;
+        }
+        if frames.offset == to { Ok(()) } else { Err(damaged(&self.path, frames.offset)) }
+    }
+
     /// Header and entry of the frame that comes next.
     fn front(&self, entry: &Entry<'_>) -> Result<Vec<u8>> {
         let mut front = encode(entry, vec![0; HEADER])?;

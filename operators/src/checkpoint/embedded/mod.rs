@@ -4,6 +4,7 @@
 //! memory as far as it is small; state and parked changes are read back from where they stand. The bytes, and what a
 //! crash at each point leaves of them, are told in `docs/state-format.md`.
 
+mod background;
 mod compact;
 mod contents;
 mod entry;
@@ -20,6 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::checkpoint::store::{CheckpointStore, Group, Parked, ParkedId, Restored, Save, StateSegment};
 use crate::error::{Error, Result};
 
+use background::{Background, Compacted, Failed};
 use contents::Contents;
 use entry::{Entry, decode_parked};
 use journal::{Journal, Owner, damaged, failed};
@@ -54,6 +56,8 @@ pub struct EmbeddedStore {
     settings: Settings,
     /// After a compaction that failed: the length of the journal at which to try again.
     compact_again_at: u64,
+    /// A compaction under way. It ends before the lock is given back.
+    background: Option<Background>,
     _lock: Lock,
 }
 
@@ -91,12 +95,15 @@ impl EmbeddedStore {
                 (journal, contents)
             }
         };
+        let directory = directory.to_owned();
         let mut store =
-            EmbeddedStore { directory: directory.to_owned(), journal, contents, settings, compact_again_at: 0, _lock: lock };
+            EmbeddedStore { directory, journal, contents, settings, compact_again_at: 0, background: None, _lock: lock };
         let number = store.contents.generation.checked_add(1).ok_or_else(|| damaged(&store.journal.path, 0))?;
         store.append(Entry::Generation { number, started_at_ms: now_ms(), process: std::process::id() }, &[])?;
         listing.journals.into_iter().map(|(_, path)| path).chain(listing.unfinished).for_each(|path| store.remove(&path));
-        store.compact_if_worth_it()?;
+        if store.is_worth_compacting() {
+            store.compact()?;
+        }
         Ok(store)
     }
 
@@ -110,6 +117,9 @@ impl EmbeddedStore {
         let attached_at = self.journal.append(&entry, attachments, &self.settings.medium)?;
         self.journal.sync("journal.sync", &self.settings.medium)?;
         self.contents.apply(entry, attached_at);
+        if let Some(background) = &self.background {
+            background.synced(self.journal.end);
+        }
         Ok(())
     }
 
@@ -133,12 +143,12 @@ impl EmbeddedStore {
         Ok(())
     }
 
-    fn compact_if_worth_it(&mut self) -> Result<()> {
+    fn is_worth_compacting(&self) -> bool {
         let enough = self.settings.compact_above.saturating_add(2 * self.contents.live_bytes());
-        if self.journal.end <= enough.max(self.compact_again_at) { Ok(()) } else { self.compact() }
+        self.journal.end > enough.max(self.compact_again_at)
     }
 
-    /// Writes what is alive into a new journal and goes on with that one.
+    /// Writes what is alive into a new journal and goes on with that one: at once, while nobody waits for a commit.
     ///
     /// # Errors
     /// Trouble in writing the new journal is only logged: the old one is as good as before. Damage in the old one, or
@@ -159,9 +169,49 @@ impl EmbeddedStore {
             self.put_off_compaction(&error);
             return Ok(());
         }
-        let (mut journal, contents) = compact::read_back(journal).map_err(|error| self.journal.breaks(error))?;
+        let (journal, contents) = compact::read_back(journal).map_err(|error| self.journal.breaks(error))?;
+        self.go_on_with(journal, contents)
+    }
+
+    /// The same beside the commits: begins it, or takes what came of it.
+    ///
+    /// # Errors
+    /// As [`compact`](Self::compact).
+    fn compact_beside(&mut self) -> Result<()> {
+        let Some(background) = &self.background else {
+            if self.is_worth_compacting() {
+                let old = self.journal.reader().map_err(|error| self.journal.breaks(error))?;
+                let (directory, medium) = (self.directory.clone(), self.settings.medium.clone());
+                match Background::start(directory, old, self.contents.clone(), medium) {
+                    Ok(background) => self.background = Some(background),
+                    Err(error) => self.put_off_compaction(&Error::stop(format!("no thread for it: {error}"))),
+                }
+            }
+            return Ok(());
+        };
+        let Some(answer) = background.answer() else { return Ok(()) };
+        self.background = None;
+        match answer.and_then(|compacted| self.bring_over_the_rest(compacted)) {
+            Ok(Compacted { journal, contents, .. }) => self.go_on_with(journal, contents),
+            Err(Failed::ToRead(error)) => Err(self.journal.breaks(error)),
+            Err(Failed::ToWrite(error)) => {
+                self.put_off_compaction(&error);
+                Ok(())
+            }
+        }
+    }
+
+    fn bring_over_the_rest(&self, mut compacted: Compacted) -> Result<Compacted, Failed> {
+        let old = self.journal.reader().map_err(Failed::ToRead)?;
+        compacted.bring_over(&old, self.journal.end, &self.settings.medium)?;
+        Ok(compacted)
+    }
+
+    /// Takes a new journal, which is whole and synced, for the old one.
+    fn go_on_with(&mut self, mut journal: Journal, contents: Contents) -> Result<()> {
         // From here on either journal may be the store after a crash, so nothing may enter the old one any more.
-        compact::publish(&mut journal, &self.directory, &medium).map_err(|error| self.journal.breaks(error))?;
+        let medium = &self.settings.medium;
+        compact::publish(&mut journal, &self.directory, medium).map_err(|error| self.journal.breaks(error))?;
         let old = std::mem::replace(&mut self.journal, journal);
         self.contents = contents;
         self.compact_again_at = 0;
@@ -226,7 +276,7 @@ impl CheckpointStore for EmbeddedStore {
         let state = save.iter().flat_map(|save| &save.state).map(|segment| &segment.bytes[..]);
         let attachments: Vec<&[u8]> = std::iter::once(&records[..]).chain(state).collect();
         self.append(entry, &attachments)?;
-        self.compact_if_worth_it()
+        self.compact_beside()
     }
 
     fn parked(&mut self, id: ParkedId) -> Result<Option<Parked>> {
