@@ -302,7 +302,11 @@ impl<'a> Iterator for Walk<'a> {
 
 /// Whether a name, as it is written, is this field. Names with escapes are rare and cost more.
 fn is_name(name: &[u8], field: &str) -> bool {
-    name == field.as_bytes() || (name.contains(&b'\\') && unescape(name) == field)
+    match name.contains(&b'\\') {
+        // As it is written it may look like another name that has the backslash in it.
+        true => unescape(name) == field,
+        false => name == field.as_bytes(),
+    }
 }
 
 /// The text of a string, given between its quotes.
@@ -380,6 +384,14 @@ mod tests {
             Value::Text(text) => Json::from(text.into_owned()),
             Value::Other(raw) => serde_json::from_str(raw).unwrap(),
         }
+    }
+
+    /// Found by fuzzing: a name that, as it is written, is another name.
+    #[test]
+    fn an_escape_in_a_name_is_not_a_backslash() {
+        let row = Row::json(br#"{"a\tb":1,"a\\tb":2}"#);
+        assert_eq!(row.get("a\tb"), Some(Value::Other("1")));
+        assert_eq!(row.get("a\\tb"), Some(Value::Other("2")));
     }
 
     #[test]

@@ -139,7 +139,10 @@ impl Rejected {
 
 /// The sources of a process, which are told what has become durable. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Listeners(Arc<Mutex<Vec<(Arc<dyn Source>, Vec<Partition>)>>>);
+pub struct Listeners(Arc<Mutex<Vec<Listener>>>);
+
+/// A source and its partitions.
+type Listener = (Arc<dyn Source>, Vec<Partition>);
 
 impl Listeners {
     /// Tells a source of its partitions from now on.
