@@ -61,6 +61,8 @@ impl Example {
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HIGHWATER_")) {
             command.env_remove(name);
         }
+        // Tests that run side by side do not look for ports.
+        command.env("HIGHWATER_LISTEN", "none");
         command.args(arguments).current_dir(&self.folder).stdin(Stdio::null());
         command
     }

@@ -6,6 +6,7 @@
 pub mod action;
 pub mod batches;
 pub mod books;
+pub mod bounds;
 pub mod change;
 pub mod checkpoint;
 pub mod clock;

@@ -23,6 +23,7 @@ use timely::dataflow::operators::Concatenate;
 use timely::dataflow::operators::generic::operator::empty;
 use timely::dataflow::{Scope, Stream, StreamVec};
 
+use crate::config::tuning::Tuning;
 use crate::plan::{Kind, Plan};
 
 /// When checkpoints are saved.
@@ -58,6 +59,8 @@ pub(crate) struct Site<'s> {
     plan: RefCell<Plan>,
     reports: RefCell<Vec<Stream<'s, Epoch, Vec<Report>>>>,
     running: Option<Arc<Running>>,
+    /// What settings say of the parts.
+    tuning: Tuning,
 }
 
 /// What there is when the pipeline runs, beside the plan.
@@ -66,6 +69,7 @@ pub(crate) struct Running {
     pub plan: Arc<Plan>,
     pub partitions: BTreeMap<String, Vec<Partition>>,
     pub cadence: Cadence,
+    pub tuning: Tuning,
 }
 
 /// A stream of changes on its way.
@@ -103,8 +107,8 @@ impl Built for Result {
 }
 
 impl<'s> Flow<'s> {
-    pub(crate) fn new(scope: Scope<'s, Epoch>, running: Option<Arc<Running>>) -> Self {
-        let site = Site { plan: RefCell::default(), reports: RefCell::default(), running };
+    pub(crate) fn new(scope: Scope<'s, Epoch>, running: Option<Arc<Running>>, tuning: Tuning) -> Self {
+        let site = Site { plan: RefCell::default(), reports: RefCell::default(), running, tuning };
         Flow { scope, site: Rc::new(site) }
     }
 
@@ -196,7 +200,9 @@ impl<'s> Changes<'s> {
     pub fn dedup(self, dedup: Dedup) -> Self {
         let name = self.flow.site.plan.borrow().next_name(Kind::Dedup, "dedup");
         let Changes { flow, stream, node, mut upstream } = self;
+        let dedup = flow.site.tuning.dedup(&name, dedup);
         let node = flow.add(Kind::Dedup, &name, dedup.to_string(), vec![node]);
+        flow.site.plan.borrow_mut().dedups.insert(name.clone(), dedup);
         upstream.unique_ids = true;
         let stream = match flow.running() {
             None => stream,
@@ -213,6 +219,7 @@ impl<'s> Changes<'s> {
     /// Attaches a row from elsewhere to each change; [`Change::found`] reads it.
     pub fn lookup(self, name: &str, lookup: Lookup) -> Self {
         let Changes { flow, stream, node, upstream } = self;
+        let lookup = flow.site.tuning.lookup(name, lookup);
         let detail = lookup.origin().map(|origin| origin.place()).unwrap_or_default();
         let node = flow.add(Kind::Lookup, name, detail, vec![node]);
         let stream = match flow.running() {
@@ -270,6 +277,7 @@ impl<'s> Changes<'s> {
         let mut specs = Vec::new();
         let mut nodes = Vec::new();
         for spec in actions {
+            let spec = flow.site.tuning.action(spec);
             let detail = spec.cut_back_sink().map(|sink| sink.place()).unwrap_or_default();
             nodes.push(flow.add(Kind::Action, spec.name(), detail, vec![node]));
             let planned = flow.running().and_then(|(running, _)| running.plan.actions.get(spec.name()).cloned());

@@ -25,8 +25,11 @@
 mod commands;
 mod embed;
 mod exposition;
+pub mod config;
 pub mod flow;
 mod input;
+pub mod log;
+pub mod monitor;
 pub mod plan;
 pub mod program;
 pub mod report;

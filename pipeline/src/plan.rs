@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use highwater_operators::action::ActionSpec;
+use highwater_operators::dedup::Dedup;
 use highwater_operators::ingest::Source;
 use highwater_operators::lookup::Lookup;
 
@@ -70,6 +71,7 @@ pub struct Plan {
     /// What is wrong, a sentence each.
     pub problems: Vec<String>,
     pub(crate) sources: BTreeMap<String, Arc<dyn Source>>,
+    pub(crate) dedups: BTreeMap<String, Dedup>,
     pub(crate) lookups: BTreeMap<String, Lookup>,
     pub(crate) actions: BTreeMap<String, Arc<ActionSpec>>,
     pub(crate) checkpoint: Option<Checkpoint>,

@@ -4,12 +4,16 @@ use std::path::Path;
 use std::process::{ExitCode, Termination};
 use std::sync::Arc;
 
-use clap::{ArgMatches, Args, Command, FromArgMatches};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Args, Command};
 use highwater_operators::checkpoint::embedded::EmbeddedStore;
 use highwater_operators::{Error, Result};
 
 use crate::commands::{self, say};
+use crate::config::flags::{self, Taken};
+use crate::config::resolve::{Effective, Surroundings};
 use crate::flow::{Built, Flow};
+use crate::log::{self, LogSettings};
 use crate::run::{self, Build, Control};
 use crate::settings::{ReportKind, Settings};
 
@@ -33,7 +37,8 @@ where
     main_with(name, move |flow, _: &NoArgs| build(flow))
 }
 
-/// The program of a pipeline with flags of its own: `run` (the default), `graph`, `check`, `parked` and `checkpoint`.
+/// The program of a pipeline with flags of its own: `run` (the default), `check`, `graph`, `settings`, `status`, `why`,
+/// `metrics`, `parked` and `checkpoint`.
 ///
 /// `build` is called once to make the plan and once on each worker; it must build the same steps each time.
 ///
@@ -98,11 +103,16 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
         F: for<'s> Fn(&Flow<'s>, &A) -> R + Send + Sync + 'static,
         R: Built,
     {
-        start_log();
-        let matches = match self.command().try_get_matches() {
+        let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+        let matches = match self.command().try_get_matches_from(&arguments) {
             Ok(matches) => matches,
             Err(error) => {
                 let _ = error.print();
+                if error.kind() == ErrorKind::ArgumentConflict
+                    && let Some(better) = self.flags_behind(&arguments)
+                {
+                    eprintln!("\nPut flags behind the command: `{better}`");
+                }
                 return Exit(error.exit_code() as u8);
             }
         };
@@ -116,17 +126,22 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
     }
 
     fn command(&self) -> Command {
+        let own = A::augment_args(Command::new("own"));
+        let taken: Taken = own.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
         // The flags' own documentation would take the place of what a command is about.
         let with_settings = |name: &str, about: &str| {
-            let command = A::augment_args(Settings::augment_args(Command::new(name.to_owned())).next_help_heading(None));
+            let command = A::augment_args(flags::add(Command::new(name.to_owned()), None, &taken).next_help_heading(None));
             command.about(about.to_owned()).long_about(None::<&'static str>)
         };
         let name = self.name.clone();
         let about = if self.about.is_empty() { format!("Runs the pipeline \"{name}\"") } else { self.about.clone() };
         let example = format!(
-            "Examples:\n  {name} --workers 2\n  {name} graph --dot | dot -Tsvg > graph.svg\n  {name} parked list\n  {name} checkpoint show"
+            "Each setting is a variable too (HIGHWATER_WORKERS=2) and a line in highwater.toml (workers = 2); `{name} settings` \
+             shows what holds.\n\n\
+             Examples:\n  {name} --workers 2\n  {name} status\n  {name} why\n  {name} graph --dot | dot -Tsvg > graph.svg\n  \
+             {name} parked list\n  {name} checkpoint show"
         );
-        with_settings(&name, &about)
+        let command = with_settings(&name, &about)
             .after_help(example)
             .args_conflicts_with_subcommands(true)
             .subcommand(with_settings("run", "Runs the pipeline (the default)"))
@@ -137,8 +152,20 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
             .subcommand(with_settings("graph", "Prints the shape of the pipeline").arg(
                 clap::Arg::new("dot").long("dot").action(clap::ArgAction::SetTrue).help("Print it in the language of Graphviz"),
             ))
+            .subcommand(with_settings("settings", "Prints every setting with its value, and where it was said"))
             .subcommand(commands::parked::command(&name))
-            .subcommand(commands::checkpoint::command())
+            .subcommand(commands::checkpoint::command());
+        commands::monitor::add(command)
+    }
+
+    /// The command line with its flags behind the command, if that is where they would have to be.
+    fn flags_behind(&self, arguments: &[std::ffi::OsString]) -> Option<String> {
+        let words: Vec<&str> = arguments.iter().skip(1).filter_map(|word| word.to_str()).collect();
+        let command = self.command();
+        let found = words.iter().position(|word| command.get_subcommands().any(|own| own.get_name() == *word))?;
+        let (flags, rest) = words.split_at(found);
+        let better: Vec<&str> = [&[self.name.as_str()], rest, flags].concat();
+        Some(better.join(" "))
     }
 
     fn dispatch<F, R>(&self, matches: &ArgMatches, build: Arc<F>) -> Result<Exit>
@@ -147,23 +174,41 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
         R: Built,
     {
         let (name, own) = matches.subcommand().unwrap_or(("run", matches));
-        match name {
-            "parked" => return commands::parked::run(&self.name, own).map(|()| Exit(0)),
-            "checkpoint" => return commands::checkpoint::run(&self.name, own).map(|()| Exit(0)),
-            _ => {}
+        let is_pipeline = matches!(name, "run" | "check" | "graph" | "settings");
+        if !is_pipeline {
+            log::start(&LogSettings::from_environment());
+            return match name {
+                "parked" => commands::parked::run(&self.name, own).map(|()| Exit(0)),
+                "checkpoint" => commands::checkpoint::run(&self.name, own).map(|()| Exit(0)),
+                _ => commands::monitor::run(&self.name, name, own).map(Exit),
+            };
         }
-        let read = |error: clap::Error| Error::stop(error.to_string());
-        let settings = Settings::from_arg_matches(own).map_err(read)?;
-        let args = A::from_arg_matches(own).map_err(read)?;
-        if name != "graph"
+        let effective = match Effective::gather(own, &Surroundings::here(), None) {
+            Ok(effective) => effective,
+            Err(problems) => {
+                problems.iter().for_each(|problem| eprintln!("error: {problem}"));
+                return Ok(Exit(2));
+            }
+        };
+        effective.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        log::start(&effective.log());
+        let settings = effective.settings();
+        let args = A::from_arg_matches(own).map_err(|error| Error::stop(error.to_string()))?;
+        if matches!(name, "run" | "check")
             && let Some(prepare) = &self.prepare
         {
             prepare(&args)?;
         }
         let build: Build = Arc::new(move |flow: &Flow<'_>| build(flow, &args).built());
         match name {
-            "graph" => commands::graph::run(&build, own.get_flag("dot")).map(|()| Exit(0)),
-            "check" => commands::check::run(&build).map(|is_whole| Exit(if is_whole { 0 } else { 2 })),
+            "graph" => commands::graph::run(&build, &settings, own.get_flag("dot")).map(|()| Exit(0)),
+            "check" => commands::check::run(&build, &settings).map(|is_whole| Exit(if is_whole { 0 } else { 2 })),
+            "settings" => {
+                let plan = run::plan_with(&build, &settings.tuning)?;
+                commands::settings::run(&effective, &plan);
+                plan.problems.iter().for_each(|problem| eprintln!("problem: {problem}"));
+                Ok(Exit(if plan.problems.is_empty() { 0 } else { 2 }))
+            }
             _ => self.run(&settings, &build),
         }
     }
@@ -173,13 +218,15 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
         if data.is_file() {
             return Err(Error::stop(format!("{} is a file; --data names the directory where state is kept", data.display())));
         }
-        let problems = run::plan(build)?.problems;
+        let problems = run::plan_with(build, &settings.tuning)?.problems;
         if !problems.is_empty() {
             problems.iter().for_each(|problem| eprintln!("problem: {problem}"));
             return Ok(Exit(2));
         }
         let control = Control::with_signals();
-        let report = run::run(&self.name, settings, build, &control)?;
+        let report = run::run(&self.name, settings, build, &control);
+        log::tell_left_out(true);
+        let report = report?;
         match settings.report {
             ReportKind::Json => say!("{}", report.json()),
             ReportKind::Table => {
@@ -220,9 +267,3 @@ impl<A> std::fmt::Debug for Program<A> {
 /// No flags.
 #[derive(Args, Clone, Debug)]
 struct NoArgs {}
-
-/// Messages of the libraries go to standard error, as `RUST_LOG` says; warnings by default.
-fn start_log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
-}

@@ -25,6 +25,7 @@ use timely::{CommunicationConfig, WorkerConfig};
 
 pub use self::control::Control;
 pub(crate) use self::open::Opened;
+use crate::config::tuning::Tuning;
 use crate::flow::{Flow, Running};
 use crate::plan::Plan;
 use crate::report::Report;
@@ -35,12 +36,18 @@ pub type Build = Arc<dyn for<'s> Fn(&Flow<'s>) -> Result + Send + Sync>;
 
 /// Records the shape of a pipeline and what is wrong with it. Nothing is opened.
 pub fn plan(build: &Build) -> Result<Plan> {
-    let build = build.clone();
+    plan_with(build, &Tuning::default())
+}
+
+/// The same, with what settings say of the parts.
+pub(crate) fn plan_with(build: &Build, tuning: &Tuning) -> Result<Plan> {
+    let (build, tuning) = (build.clone(), tuning.clone());
     timely::execute_directly(move |worker| {
         let plan = worker.dataflow::<Epoch, _, _>(|scope| {
-            let flow = Flow::new(scope, None);
+            let flow = Flow::new(scope, None, tuning.clone());
             let built = build(&flow);
-            let plan = flow.finish();
+            let mut plan = flow.finish();
+            plan.problems.extend(tuning.strangers(&plan));
             built.map(|()| plan)
         });
         // Built to be looked at, not to be run: a source of the user's own in it might never end.
@@ -57,7 +64,7 @@ pub fn plan(build: &Build) -> Result<Plan> {
 /// If the plan has problems, the data directory or a source is not what it should be, or something failed that the pipeline
 /// must not go on with. What was saved stays saved; the next run continues there.
 pub fn run(name: &str, settings: &Settings, build: &Build, control: &Control) -> Result<Report> {
-    run_planned(name, settings, plan(build)?, build, control)
+    run_planned(name, settings, plan_with(build, &settings.tuning)?, build, control)
 }
 
 /// Runs a pipeline whose plan was made before.
@@ -76,7 +83,13 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
     let process = opened.process.clone();
     control.attach(&process, runtime.handle());
     let cadence = cadence(settings, &plan);
-    let running = Arc::new(Running { process: process.clone(), plan, partitions: opened.partitions.clone(), cadence });
+    let running = Arc::new(Running {
+        process: process.clone(),
+        plan,
+        partitions: opened.partitions.clone(),
+        cadence,
+        tuning: settings.tuning.clone(),
+    });
     // Before the workers start: one that has nothing to read would be done at once.
     let asked = requests::are_pending(&opened);
     process.add_backlog(asked.into());
@@ -126,7 +139,7 @@ fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) ->
         let _at_work = at_work.lock().pop();
         let work = || {
             let result = worker.dataflow_named::<Epoch, _, _>("Pipeline", |scope| {
-                let flow = Flow::new(scope, Some(running.clone()));
+                let flow = Flow::new(scope, Some(running.clone()), running.tuning.clone());
                 let result = build(&flow);
                 flow.finish();
                 result
@@ -174,6 +187,7 @@ fn watch(process: &Arc<Process>, settings: &Settings, opened: &Opened, workers: 
         if ticks % 20 == 19 {
             requests::pass_on(process, opened);
             opened.exposition.upkeep();
+            crate::log::tell_left_out(false);
         }
         bar.update();
         if process.is_stopping() {

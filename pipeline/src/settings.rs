@@ -1,51 +1,42 @@
-//! The settings of a run: flags, and environment variables of the same names with `HIGHWATER_` in front.
+//! The settings of a run, as the pipeline takes them. Where they come from is told in [`config`](crate::config).
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::Listen;
+use crate::config::tuning::Tuning;
+
 /// How a pipeline is run.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Running")]
+#[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where checkpoints, ledger and parked changes are kept [default: data/NAME]
-    #[arg(long, value_name = "DIR", env = "HIGHWATER_DATA")]
+    /// Where checkpoints, ledger and parked changes are kept; `None` is `data/NAME`.
     pub data: Option<PathBuf>,
-
-    /// Worker threads [default: one per core]
-    #[arg(long, value_name = "N", env = "HIGHWATER_WORKERS", value_parser = clap::value_parser!(u64).range(1..=256))]
+    /// Worker threads; `None` is one per core.
     pub workers: Option<u64>,
-
-    /// Save a checkpoint after so many completed changes; nothing is lost at any size [default: as the pipeline says]
-    #[arg(long, value_name = "N", env = "HIGHWATER_CHECKPOINT_BATCH_SIZE", value_parser = clap::value_parser!(u64).range(1..))]
+    /// A checkpoint is saved after so many completed changes; `None` is as the pipeline says.
     pub checkpoint_batch_size: Option<u64>,
-
-    /// Save a checkpoint at least this often, in milliseconds [default: as the pipeline says]
-    #[arg(long, value_name = "MS", env = "HIGHWATER_CHECKPOINT_INTERVAL", value_parser = clap::value_parser!(u64).range(1..))]
+    /// A checkpoint is saved at least this often, in milliseconds; `None` is as the pipeline says.
     pub checkpoint_interval: Option<u64>,
-
-    /// Changes that may be under way at once
-    #[arg(long, value_name = "N", env = "HIGHWATER_IN_FLIGHT_CHANGES", default_value_t = 32_768, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Changes that may be under way at once.
     pub in_flight_changes: u64,
-
-    /// MiB of changes that may be under way at once
-    #[arg(long, value_name = "MIB", env = "HIGHWATER_IN_FLIGHT_MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_048_576))]
+    /// MiB of changes that may be under way at once.
     pub in_flight_mib: u64,
-
-    /// Seconds to finish what is under way after Ctrl-C; what is not finished then is read again by the next run
-    #[arg(long, value_name = "SECONDS", env = "HIGHWATER_DRAIN_TIMEOUT", default_value_t = 10)]
+    /// Seconds to finish what is under way when asked to stop.
     pub drain_timeout: u64,
-
-    /// What is printed at the end
-    #[arg(long, value_name = "KIND", env = "HIGHWATER_REPORT", value_enum, default_value_t = ReportKind::Table)]
+    /// What is printed at the end.
     pub report: ReportKind,
-
-    /// Draw no progress bar (there is none either where standard error is no terminal)
-    #[arg(long, env = "HIGHWATER_NO_PROGRESS")]
+    /// Draw no progress bar.
     pub no_progress: bool,
+    /// Where metrics, health and books are served.
+    pub listen: Listen,
+    /// The run is unhealthy once the mark has stood still so long with work under way.
+    pub stall_after: Duration,
+    /// What takes the place of what the pipeline's code says of its parts.
+    pub tuning: Tuning,
 }
 
 /// What is printed at the end of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportKind {
     /// Tables for people.
     Table,
@@ -56,7 +47,8 @@ pub enum ReportKind {
 }
 
 impl Default for Settings {
-    /// What the command line gives without any flag, and without reading the environment.
+    /// What suits a program that runs a pipeline by itself: as the command line has it without any flag, but silent and
+    /// without a monitor.
     fn default() -> Self {
         Settings {
             data: None,
@@ -68,6 +60,9 @@ impl Default for Settings {
             drain_timeout: 10,
             report: ReportKind::None,
             no_progress: true,
+            listen: Listen::Nowhere,
+            stall_after: Duration::from_secs(60),
+            tuning: Tuning::default(),
         }
     }
 }

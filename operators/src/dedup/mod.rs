@@ -48,6 +48,17 @@ impl Dedup {
         self.entries = entries;
         self
     }
+
+    /// Remembers ids for this long; `None`: however old they are.
+    pub fn with_window(mut self, window: Option<Duration>) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// How long, and how many, ids are remembered.
+    pub fn bounds(&self) -> (Option<Duration>, usize) {
+        (self.window, self.entries)
+    }
 }
 
 impl std::fmt::Display for Dedup {

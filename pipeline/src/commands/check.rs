@@ -3,11 +3,12 @@
 use highwater_operators::Result;
 
 use crate::commands::counted;
-use crate::run::{Build, plan};
+use crate::run::{Build, plan_with};
+use crate::settings::Settings;
 
 /// Checks the plan, and whether its sources and lookups can be opened. Returns whether all is well.
-pub(crate) fn run(build: &Build) -> Result<bool> {
-    let plan = plan(build)?;
+pub(crate) fn run(build: &Build, settings: &Settings) -> Result<bool> {
+    let plan = plan_with(build, &settings.tuning)?;
     let mut problems = plan.problems.clone();
     for (name, source) in &plan.sources {
         if let Err(error) = source.partitions() {

@@ -4,7 +4,7 @@ use clap::{ArgMatches, Command};
 use comfy_table::CellAlignment;
 use highwater_operators::Result;
 
-use crate::commands::{counted, data_arg, inspect, table};
+use crate::commands::{counted, inspect, table, with_data};
 use crate::report::count;
 
 pub(crate) fn command() -> Command {
@@ -12,7 +12,7 @@ pub(crate) fn command() -> Command {
         .about("Shows what is saved")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(Command::new("show").about("Shows the last checkpoint").arg(data_arg()))
+        .subcommand(with_data(Command::new("show").about("Shows the last checkpoint")))
 }
 
 pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {

@@ -8,16 +8,21 @@ macro_rules! say {
 pub(crate) mod check;
 pub(crate) mod checkpoint;
 pub(crate) mod graph;
+pub(crate) mod monitor;
 pub(crate) mod parked;
+pub(crate) mod settings;
 
 use std::fmt;
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
-use clap::{Arg, ArgMatches, value_parser};
+use clap::{ArgMatches, Command};
 use comfy_table::{Table, TableComponent, presets};
 use highwater_operators::checkpoint::embedded::{EmbeddedStore, Inspection};
 use highwater_operators::{Error, Result};
+
+use crate::config::flags::{self, Taken};
+use crate::config::resolve;
 
 pub(crate) use say;
 
@@ -28,23 +33,19 @@ pub(crate) fn print_line(line: fmt::Arguments<'_>) {
     }
 }
 
-/// The flag that says where the data directory is.
-fn data_arg() -> Arg {
-    Arg::new("data")
-        .long("data")
-        .value_name("DIR")
-        .env("HIGHWATER_DATA")
-        .value_parser(value_parser!(PathBuf))
-        .help("The data directory [default: data/NAME]")
+/// Adds the flags that say where the data directory is.
+fn with_data(command: Command) -> Command {
+    flags::add(command, Some(&["config", "data"]), &Taken::new())
 }
 
-fn data_of(name: &str, matches: &ArgMatches) -> PathBuf {
-    matches.get_one::<PathBuf>("data").cloned().unwrap_or_else(|| PathBuf::from("data").join(name))
+/// The data directory that flags, variables or the file of settings name, or the usual one.
+fn data_of(name: &str, matches: &ArgMatches) -> Result<PathBuf> {
+    resolve::data(name, matches).map(|(data, _)| data)
 }
 
 /// Looks into the data directory that was named, or the usual one.
 fn inspect(name: &str, matches: &ArgMatches) -> Result<(PathBuf, Inspection)> {
-    let directory = data_of(name, matches);
+    let directory = data_of(name, matches)?;
     if !directory.exists() {
         return Err(Error::stop(format!(
             "nothing is saved in {}: there is no such directory; run the pipeline first, or say with --data DIR where it keeps \

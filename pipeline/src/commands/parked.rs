@@ -12,18 +12,17 @@ use highwater_operators::checkpoint::requests::{Request, leave_request, pending_
 use highwater_operators::checkpoint::store::{Cause, Parked, ParkedHead, ParkedId};
 use highwater_operators::{Error, Result};
 
-use crate::commands::{counted, data_arg, inspect, shorten, table};
+use crate::commands::{counted, inspect, shorten, table, with_data};
 
 /// Tables are not wider than this, for keys and ids of usual length.
 const WIDTH: usize = 108;
 
 pub(crate) fn command(name: &str) -> Command {
     let which = |command: Command| {
-        command
+        with_data(command)
             .arg(Arg::new("id").value_name("ID").num_args(0..).value_parser(value_parser!(u64)).help("Records, by number"))
             .arg(Arg::new("action").long("action").value_name("NAME").help("All records of an action"))
             .arg(Arg::new("all").long("all").action(ArgAction::SetTrue).help("All records"))
-            .arg(data_arg())
     };
     Command::new("parked")
         .about("Shows, retries or drops changes that were set aside")
@@ -33,19 +32,17 @@ pub(crate) fn command(name: &str) -> Command {
             "Examples:\n  {name} parked list\n  {name} parked show 17\n  {name} parked retry 17 18\n  {name} parked drop --action receipt"
         ))
         .subcommand(
-            Command::new("list")
+            with_data(Command::new("list"))
                 .about("Lists what is parked")
                 .arg(Arg::new("action").long("action").value_name("NAME").help("Only records of an action"))
                 .arg(
                     Arg::new("limit").long("limit").value_name("N").default_value("50").value_parser(value_parser!(usize)).help("At most so many"),
-                )
-                .arg(data_arg()),
+                ),
         )
         .subcommand(
-            Command::new("show")
+            with_data(Command::new("show"))
                 .about("Shows one record whole")
-                .arg(Arg::new("id").value_name("ID").required(true).value_parser(value_parser!(u64)).help("The record, by number"))
-                .arg(data_arg()),
+                .arg(Arg::new("id").value_name("ID").required(true).value_parser(value_parser!(u64)).help("The record, by number")),
         )
         .subcommand(which(Command::new("retry").about("Has the running pipeline, or its next run, try again")))
         .subcommand(which(Command::new("drop").about("Has the running pipeline, or its next run, give up")))
@@ -86,10 +83,7 @@ pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
             if heads.len() > limit {
                 say!("and {} more; --limit {} shows them", heads.len() - limit, heads.len());
             }
-            let at = matches
-                .get_one::<std::path::PathBuf>("data")
-                .map(|data| format!(" --data {}", data.display()))
-                .unwrap_or_default();
+            let at = matches.get_one::<String>("setting data").map(|data| format!(" --data {data}")).unwrap_or_default();
             say!("`{name} parked show ID{at}` shows one whole; `retry` tries again, `drop` gives up");
         }
         "show" => {

@@ -1,0 +1,82 @@
+//! Flags, made from the list.
+
+use std::collections::BTreeSet;
+
+use clap::builder::{PossibleValuesParser, ValueParser};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::resolve::{Said, is_switch};
+use super::{Kind, Origin, SETTINGS, Setting, Usual};
+
+/// Names of the pipeline's own flags, which come first: a setting of the same name is then for variables and files alone.
+pub(crate) type Taken = BTreeSet<String>;
+
+/// Adds the flags of settings to a command: of all, or of those named.
+pub(crate) fn add(mut command: Command, only: Option<&[&str]>, taken: &Taken) -> Command {
+    let is_free = |long: &str| !taken.contains(long);
+    for setting in SETTINGS.iter().filter(|setting| only.is_none_or(|only| only.contains(&setting.name))) {
+        if is_free(&setting.flag()[2..]) {
+            command = command.arg(arg(setting));
+        }
+    }
+    if only.is_none() && is_free("set") {
+        let set = Arg::new("setting set").long("set").value_name("NAME=VALUE").action(ArgAction::Append);
+        command = command.arg(set.help_heading("Running").help("Any setting, also of one part: action.receipt.timeout=10s"));
+    }
+    command
+}
+
+fn id(setting: &Setting) -> String {
+    format!("setting {}", setting.name)
+}
+
+fn arg(setting: &'static Setting) -> Arg {
+    let usual = match setting.usual {
+        Usual::Is(_) if is_switch(setting) => String::new(),
+        Usual::Is(value) | Usual::Told(value) => format!(" [default: {value}]"),
+    };
+    let arg = Arg::new(id(setting)).long(setting.flag()[2..].to_owned()).help_heading(setting.heading);
+    let arg = arg.help(format!("{}{usual}", setting.meaning));
+    match setting.kind {
+        Kind::Switch => arg.action(ArgAction::SetTrue),
+        Kind::Word(words) => {
+            let words: Vec<&'static str> = words.iter().map(|(word, _)| *word).collect();
+            arg.value_name(setting.kind.value_name()).value_parser(PossibleValuesParser::new(words)).hide_possible_values(true)
+        }
+        kind => {
+            let name = if matches!(setting.name, "data") {
+                "DIR"
+            } else if setting.name == "config" {
+                "FILE"
+            } else {
+                kind.value_name()
+            };
+            let parse = move |text: &str| kind.parse(text).map(|_| text.to_owned());
+            arg.value_name(name).value_parser(ValueParser::new(parse))
+        }
+    }
+}
+
+/// What the flags say, and what is wrong with it beyond what clap has refused.
+pub(crate) fn said(matches: &ArgMatches) -> (Vec<Said>, Vec<String>) {
+    let mut said = Vec::new();
+    let mut problems = Vec::new();
+    let mut take = |parsed: Result<Said, String>| match parsed {
+        Ok(one) => said.push(one),
+        Err(problem) => problems.push(problem),
+    };
+    for setting in SETTINGS {
+        let text = match is_switch(setting) {
+            // A command without this flag answers with an error, which is no concern here.
+            true => matches.try_get_one::<bool>(&id(setting)).ok().flatten().filter(|on| **on).map(bool::to_string),
+            false => matches.try_get_one::<String>(&id(setting)).ok().flatten().cloned(),
+        };
+        if let Some(text) = text {
+            take(Said::parse(None, setting.name, &text, Origin::Flag(setting.flag())));
+        }
+    }
+    for text in matches.try_get_many::<String>("setting set").ok().flatten().into_iter().flatten() {
+        take(Said::parse_assignment(text, Origin::Flag(format!("--set {text}"))));
+    }
+    (said, problems)
+}
