@@ -20,8 +20,8 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 const BURST: u64 = 10;
 /// How long a window is.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Where the messages of this module come from. They are not limited: there is one per place and window.
-const OWN: &str = "highwater::left_out";
+/// Where the messages of this module come from. They are neither limited nor left out.
+const OWN: &str = "highwater::program";
 
 /// How messages are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +46,26 @@ impl LogSettings {
     }
 }
 
+/// Says something that whoever starts the program wants to know: a line of text, or a message where messages are JSON.
+pub(crate) fn announce(text: std::fmt::Arguments<'_>) {
+    match STARTED.get() {
+        Some(settings) if settings.json => tracing::info!(target: OWN, "{text}"),
+        Some(_) => eprintln!("{text}"),
+        // A program of its own writes messages as it likes.
+        None => tracing::info!("{text}"),
+    }
+}
+
+/// How messages are written, once they are.
+static STARTED: OnceLock<LogSettings> = OnceLock::new();
+
 /// The limiter of this process's messages, once they are written by it.
 static LIMITER: OnceLock<Limiter> = OnceLock::new();
 
 /// Starts to write messages to standard error. The first call in a process counts; a subscriber that the program has set
 /// itself stays.
 pub fn start(settings: &LogSettings) {
+    let _ = STARTED.set(settings.clone());
     let limiter = LIMITER.get_or_init(Limiter::default).clone();
     let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("warn"));
     let filter = filter.add_directive(format!("{OWN}=trace").parse().expect("the directive is fixed"));

@@ -190,8 +190,8 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
                 return Ok(Exit(2));
             }
         };
-        effective.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         log::start(&effective.log());
+        effective.warnings.iter().for_each(|warning| log::announce(format_args!("warning: {warning}")));
         let settings = effective.settings();
         let args = A::from_arg_matches(own).map_err(|error| Error::stop(error.to_string()))?;
         if matches!(name, "run" | "check")

@@ -8,7 +8,7 @@ use highwater_operators::books::Sums;
 use highwater_operators::halt::Ending;
 use highwater_operators::lookup::CacheStats;
 use highwater_operators::process::Process;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::run::Opened;
 
@@ -50,7 +50,7 @@ pub struct Report {
 }
 
 /// The books of one action: `read = duplicate + rejected + filtered + delivered + parked + in_flight`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ActionBooks {
     /// Changes read by the sources that reach the action.
     pub read: u64,
@@ -73,7 +73,7 @@ pub struct ActionBooks {
 }
 
 /// How lookups were answered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheCounts {
     /// From a cache.
     pub hits: u64,

@@ -27,6 +27,7 @@ pub use self::control::Control;
 pub(crate) use self::open::Opened;
 use crate::config::tuning::Tuning;
 use crate::flow::{Flow, Running};
+use crate::monitor::{Bound, Monitor, Watched};
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::settings::Settings;
@@ -73,6 +74,7 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
     if !plan.problems.is_empty() {
         return Err(Error::stop(format!("the pipeline is not complete:\n  - {}", plan.problems.join("\n  - "))));
     }
+    let bound = Bound::bind(settings.listen)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("actions")
@@ -83,6 +85,8 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
     let process = opened.process.clone();
     control.attach(&process, runtime.handle());
     let cadence = cadence(settings, &plan);
+    let watched = || Watched::new(process.clone(), opened.places.clone(), settings.stall_after);
+    let monitor = bound.map(|bound| Monitor::start(bound, watched(), &opened.directory)).transpose()?;
     let running = Arc::new(Running {
         process: process.clone(),
         plan,
@@ -96,6 +100,7 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
     let workers = start_workers(&process, build.clone(), running)?;
     let ended = watch(&process, settings, &opened, &workers, asked);
     let joined = workers.guards.join();
+    drop(monitor);
     process.keeper.close();
     process.sink_writer.close();
     process.close();

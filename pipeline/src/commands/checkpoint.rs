@@ -3,6 +3,7 @@
 use clap::{ArgMatches, Command};
 use comfy_table::CellAlignment;
 use highwater_operators::Result;
+use highwater_operators::checkpoint::embedded::Inspection;
 
 use crate::commands::{counted, inspect, table, with_data};
 use crate::report::count;
@@ -18,6 +19,12 @@ pub(crate) fn command() -> Command {
 pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
     let Some(("show", matches)) = matches.subcommand() else { return Ok(()) };
     let (_, inspection) = inspect(name, matches)?;
+    show(&inspection);
+    Ok(())
+}
+
+/// Prints what is saved.
+pub(crate) fn show(inspection: &Inspection) {
     let (journal, live) = inspection.journal_bytes();
     say!("pipeline   {}\ngeneration {}", inspection.pipeline(), inspection.generation());
     say!("journal    {} ({} bytes, {} alive)", inspection.journal().display(), count(journal), count(live));
@@ -25,10 +32,12 @@ pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
     say!("parked     {}", counted(inspection.parked_heads().len() as u64, "change", "changes"));
     let Some(save) = inspection.checkpoint() else {
         say!("save       none yet: the next run begins at the beginning, and skips what the ledger holds");
-        return Ok(());
+        return;
     };
     let ended = if save.ended { ", all sources had ended" } else { "" };
-    say!("save       {} at epoch {}{ended}", count(save.number), save.epoch);
+    let at = inspection.saved_at_ms().map(|at| std::time::UNIX_EPOCH + std::time::Duration::from_millis(at));
+    let at = at.map(|at| format!(", {}", humantime::format_rfc3339_millis(at))).unwrap_or_default();
+    say!("save       {} at epoch {}{at}{ended}", count(save.number), save.epoch);
     let mut mark = table(["partition", "continues at"]);
     for (number, token) in &save.mark {
         let partition = inspection.partitions().get(number).cloned().unwrap_or_default();
@@ -51,5 +60,4 @@ pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
     if !save.files.is_empty() {
         say!("\n{files}");
     }
-    Ok(())
 }

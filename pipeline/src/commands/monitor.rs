@@ -1,11 +1,109 @@
 //! `status`, `why` and `metrics`: what the running pipeline tells.
 
-use clap::{ArgMatches, Command};
-use highwater_operators::Result;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use highwater_operators::checkpoint::embedded::EmbeddedStore;
+use highwater_operators::{Error, Result};
+
+use crate::commands::{checkpoint, with_data};
+use crate::config::resolve;
+use crate::monitor::notice::Notice;
+use crate::monitor::status::Status;
+
+/// How long the running pipeline is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The exit code of a question that nobody is there to answer.
+const NOT_RUNNING: u8 = 3;
 
 pub(crate) fn add(command: Command) -> Command {
+    let of_running = |name: &'static str, about: &'static str| {
+        let url = Arg::new("url").long("url").value_name("URL").help("The monitor [default: that of the run on the data directory]");
+        with_data(Command::new(name)).about(about).arg(url)
+    };
+    let json = || Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print it as JSON");
+    let exit = "Ends with 3 if the pipeline is not running.";
     command
+        .subcommand(of_running("status", "Says how the running pipeline stands").arg(json()).after_help(exit))
+        .subcommand(of_running("why", "Says what holds the mark of the running pipeline").arg(json()).after_help(exit))
+        .subcommand(of_running("metrics", "Prints the metrics of the running pipeline").after_help(exit))
 }
-pub(crate) fn run(_name: &str, _command: &str, _matches: &ArgMatches) -> Result<u8> {
+
+/// Asks the running pipeline. Returns the exit code.
+pub(crate) fn run(pipeline: &str, command: &str, matches: &ArgMatches) -> Result<u8> {
+    let (data, _) = resolve::data(pipeline, matches)?;
+    let named = matches.get_one::<String>("url");
+    let page = match command {
+        "status" => "api/status",
+        "why" => "api/why",
+        _ => "metrics",
+    };
+    let is_json = matches.try_get_one::<bool>("json").ok().flatten().is_some_and(|json| *json);
+    let ask = |url: &str| get(url, page, if is_json { "application/json" } else { "text/plain" });
+    let answer = match named {
+        Some(url) => Some(ask(url).map_err(|error| error.context(format!("{url} does not answer")))?),
+        None => ask_running(&data, ask)?,
+    };
+    let Some(answer) = answer else { return not_running(pipeline, command, &data) };
+    match command {
+        "status" if !is_json => say!("{}", read::<Status>(&answer)?.text()),
+        _ => say!("{}", answer.trim_end()),
+    }
     Ok(0)
+}
+
+fn read<T: serde::de::DeserializeOwned>(answer: &str) -> Result<T> {
+    serde_json::from_str(answer)
+        .map_err(|error| Error::stop("the running pipeline answers otherwise than this program expects: is it another version?").because(error))
+}
+
+/// Asks the monitor of the run on this data directory; `None` if there is none.
+fn ask_running(data: &Path, ask: impl Fn(&str) -> Result<String>) -> Result<Option<String>> {
+    let Some(notice) = Notice::read(data) else { return Ok(None) };
+    match ask(&notice.url) {
+        Ok(answer) => Ok(Some(answer)),
+        // Left by a run that was killed: nobody is there, or somebody else.
+        Err(_) if !is_alive(notice.pid) => Ok(None),
+        Err(error) => Err(error.context(format!("the run of process {} does not answer at {}", notice.pid, notice.url))),
+    }
+}
+
+fn get(url: &str, page: &str, accept: &str) -> Result<String> {
+    let failed = |error: ureq::Error| Error::stop(String::new()).because(error);
+    let agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).build().new_agent();
+    let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let url = format!("{}/{page}", with_scheme.trim_end_matches('/'));
+    let mut response = agent.get(&url).header("Accept", accept).call().map_err(failed)?;
+    response.body_mut().with_config().limit(256 << 20).read_to_string().map_err(failed)
+}
+
+/// Whether a process of this number runs; where that cannot be known, it is taken to.
+fn is_alive(pid: u32) -> bool {
+    !Path::new("/proc/self").exists() || Path::new("/proc").join(pid.to_string()).exists()
+}
+
+fn not_running(pipeline: &str, command: &str, data: &Path) -> Result<u8> {
+    let inspection = data.exists().then(|| EmbeddedStore::inspect(data)).transpose()?;
+    let Some(inspection) = inspection else {
+        eprintln!(
+            "{pipeline} is not running, and nothing is saved in {}: there is no such directory; say with --data DIR where it keeps \
+             its state, or with --url where its monitor is",
+            data.display()
+        );
+        return Ok(NOT_RUNNING);
+    };
+    let (_, pid) = inspection.started();
+    let silent = is_alive(pid) && pid != std::process::id();
+    let what = match silent {
+        true => format!("process {pid} may be running {pipeline} without a monitor (--listen none)"),
+        false => format!("{pipeline} is not running"),
+    };
+    if command != "status" {
+        eprintln!("{what}, so nobody can answer; `{pipeline} status` shows what its last checkpoint says");
+        return Ok(NOT_RUNNING);
+    }
+    eprintln!("{what}; this is what its last checkpoint says");
+    checkpoint::show(&inspection);
+    Ok(NOT_RUNNING)
 }

@@ -1,6 +1,54 @@
-//! The monitor: what a running pipeline tells over HTTP.
+//! The monitor: what a running pipeline tells over HTTP, and to its own commands.
+//!
+//! It has a thread of its own and only reads what the pipeline counts anyway, so nobody who looks can slow a worker.
+//!
+//! | path | what |
+//! | --- | --- |
+//! | `/` | this list, as a page |
+//! | `/metrics` | all metrics, for Prometheus |
+//! | `/healthz` | 200 while the mark moves or nothing is under way; 503 and why, if not |
+//! | `/api/status` | what `status` prints |
+//! | `/api/books` | the books of every action and source |
+//! | `/api/why` | what holds the mark |
+
+mod health;
+mod listen;
+pub(crate) mod notice;
+mod pages;
+mod rates;
+mod server;
+pub mod status;
+mod watched;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use highwater_operators::Result;
+
+pub(crate) use self::listen::Bound;
+pub(crate) use self::watched::Watched;
 
 /// Where the monitor listens if nobody says anything: there, or at the next free port above.
 pub const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+
+/// A monitor that serves. It stops when it is dropped.
+pub(crate) struct Monitor {
+    _server: server::Server,
+    _notice: Option<notice::Posted>,
+}
+
+impl Monitor {
+    /// Begins to serve, says where, and leaves a notice in the data directory for the commands.
+    pub(crate) fn start(bound: Bound, watched: Arc<Watched>, data: &Path) -> Result<Self> {
+        let notice = notice::Notice::new(&bound, &watched);
+        crate::log::announce(format_args!("monitor at {}", notice.url));
+        if !bound.address.ip().is_loopback() {
+            tracing::warn!(address = %bound.address, "whoever reaches the monitor can read it: it asks for no password");
+        }
+        let server = server::Server::start(bound, watched)?;
+        // Without the notice everything works but the commands, and those take --url.
+        let posted = notice.post(data).map_err(|error| tracing::warn!(%error, "cannot leave a notice for `status`")).ok();
+        Ok(Monitor { _server: server, _notice: posted })
+    }
+}

@@ -1,0 +1,140 @@
+//! What the monitor watches: the process, its limits, and what it looked like a moment ago.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use highwater_operators::epoch::unix_ms;
+use highwater_operators::process::Process;
+use parking_lot::Mutex;
+
+use super::health::Pulse;
+use super::rates::{Counts, Rates};
+use super::status::{self, Books, SourceBooks, Status};
+use crate::report::{ActionBooks, CacheCounts};
+
+/// What the monitor watches.
+pub(crate) struct Watched {
+    pub process: Arc<Process>,
+    /// Where the output of an action is.
+    places: BTreeMap<String, String>,
+    stall_after: Duration,
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
+    rates: Rates,
+    pulse: Pulse,
+}
+
+impl Watched {
+    pub(crate) fn new(process: Arc<Process>, places: BTreeMap<String, String>, stall_after: Duration) -> Arc<Self> {
+        let seen = Mutex::new(Seen { rates: Rates::default(), pulse: Pulse::new(Instant::now()) });
+        Arc::new(Watched { process, places, stall_after, seen })
+    }
+
+    /// Takes a look, for rates and for health.
+    pub(crate) fn look(&self, now: Instant) {
+        let counts = self.counts(&ActionBooks::of(&self.process, &self.places));
+        self.seen.lock().rates.note(now, counts);
+        self.still(now);
+    }
+
+    fn counts(&self, actions: &BTreeMap<String, ActionBooks>) -> Counts {
+        Counts {
+            read: self.process.stats.changes_read.load(Ordering::Relaxed),
+            delivered: actions.iter().map(|(action, books)| (action.clone(), books.delivered)).collect(),
+        }
+    }
+
+    /// For how long the frontier has stood still with work under way.
+    fn still(&self, now: Instant) -> Duration {
+        let frontier = self.process.pace.frontier().unwrap_or_default();
+        self.seen.lock().pulse.look(now, frontier, self.process.in_flight.units() == 0)
+    }
+
+    /// What is wrong with the run, if something is.
+    pub(crate) fn illness(&self, now: Instant) -> Option<String> {
+        let process = &self.process;
+        let after = humantime::format_duration(self.stall_after);
+        let unsaved = process.pace.unsaved_since().map_or(0, |since| unix_ms().saturating_sub(since));
+        if process.halt.is_halted() {
+            Some("the run is ending".to_owned())
+        } else if process.is_stopping() {
+            Some("the run is draining".to_owned())
+        } else if self.still(now) > self.stall_after {
+            Some(format!("the mark has stood still for more than {after} (stall_after) with work under way"))
+        } else if Duration::from_millis(unsaved) > self.stall_after {
+            Some(format!("what is done could not be saved for more than {after} (stall_after)"))
+        } else {
+            None
+        }
+    }
+
+    /// The books as they stand.
+    pub(crate) fn books(&self) -> Books {
+        let process = &self.process;
+        let idle_before = process.in_flight.units() == 0;
+        let actions = ActionBooks::of(process, &self.places);
+        let is_idle = idle_before && process.in_flight.units() == 0 && process.books.sums() == process.books.sums();
+        let settled = |books: &ActionBooks| books.duplicate + books.rejected + books.filtered + books.delivered + books.parked;
+        let adds_up = |books: &ActionBooks| settled(books) <= books.read && !(is_idle && books.in_flight > 0);
+        let mut sources = BTreeMap::<String, SourceBooks>::new();
+        for (line, n) in process.books.live() {
+            match line.split_once(' ') {
+                Some(("read", source)) => sources.entry(source.to_owned()).or_default().read = n,
+                Some(("rejected", source)) => sources.entry(source.to_owned()).or_default().rejected = n,
+                _ => {}
+            }
+        }
+        Books {
+            pipeline: process.limits.pipeline.clone(),
+            generation: process.generation,
+            balanced: actions.values().all(adds_up),
+            sources,
+            actions,
+        }
+    }
+
+    /// How the run stands.
+    pub(crate) fn status(&self, now: Instant) -> Status {
+        let process = &self.process;
+        let books = self.books();
+        let (seconds, read, delivered) = self.seen.lock().rates.since(now, &self.counts(&books.actions));
+        let (changes_limit, bytes_limit) = process.in_flight.limits();
+        let changes = process.in_flight.units();
+        let frontier = process.pace.frontier();
+        let state = match () {
+            () if process.halt.is_halted() => "ending",
+            () if process.is_stopping() => "draining",
+            () if changes == 0 => "idle",
+            () => "running",
+        };
+        let age = frontier.filter(|_| changes > 0).map_or(0.0, |at| unix_ms().saturating_sub(at) as f64 / 1000.0);
+        Status {
+            pipeline: books.pipeline.clone(),
+            generation: books.generation,
+            pid: std::process::id(),
+            workers: process.limits.workers,
+            state: state.to_owned(),
+            uptime_seconds: process.started.elapsed().as_secs_f64(),
+            frontier,
+            frontier_age_seconds: age,
+            still_seconds: self.still(now).as_secs_f64(),
+            saved: process.pace.saved_ms(),
+            saves: process.stats.saves.load(Ordering::Relaxed),
+            in_flight: status::InFlight { changes, changes_limit, bytes: process.in_flight.bytes(), bytes_limit },
+            rates: status::Rates { seconds, read, delivered },
+            cache: CacheCounts::of(process),
+            read_now: process.stats.changes_read.load(Ordering::Relaxed),
+            replayed: process.stats.replayed.load(Ordering::Relaxed),
+            books,
+        }
+    }
+
+    /// All metrics, as Prometheus reads them.
+    pub(crate) fn metrics(&self) -> String {
+        self.process.metrics.render(&self.process)
+    }
+}
