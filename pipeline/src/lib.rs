@@ -24,8 +24,8 @@
 
 mod commands;
 mod embed;
-mod exposition;
 pub mod config;
+mod exposition;
 pub mod flow;
 mod input;
 pub mod log;

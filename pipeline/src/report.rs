@@ -88,7 +88,6 @@ impl Report {
         let read_now = stats.changes_read.load(Ordering::Relaxed);
         let live = process.books.live();
         let sum = |what: &str| live.iter().filter(|(line, _)| line.starts_with(what)).map(|(_, n)| n).sum();
-        let lookups = process.figures.all::<CacheStats>();
         let first_new = stats.first_new_us.load(Ordering::Relaxed);
         Report {
             pipeline: process.limits.pipeline.clone(),
@@ -106,10 +105,7 @@ impl Report {
             seconds,
             events_per_second: (read_now as f64 / seconds).round(),
             first_new_seconds: (first_new > 0).then(|| first_new as f64 / 1e6),
-            cache: CacheCounts {
-                hits: lookups.iter().map(|(_, stats)| stats.counts().hits).sum(),
-                misses: lookups.iter().map(|(_, stats)| stats.counts().misses).sum(),
-            },
+            cache: CacheCounts::of(process),
         }
     }
 
@@ -160,6 +156,17 @@ impl Report {
             count(self.replayed),
             count(self.saves),
         )
+    }
+}
+
+impl CacheCounts {
+    /// Those of all lookups of this run.
+    pub(crate) fn of(process: &Process) -> Self {
+        let lookups = process.figures.all::<CacheStats>();
+        CacheCounts {
+            hits: lookups.iter().map(|(_, stats)| stats.counts().hits).sum(),
+            misses: lookups.iter().map(|(_, stats)| stats.counts().misses).sum(),
+        }
     }
 }
 

@@ -85,7 +85,7 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
     let process = opened.process.clone();
     control.attach(&process, runtime.handle());
     let cadence = cadence(settings, &plan);
-    let watched = || Watched::new(process.clone(), opened.places.clone(), settings.stall_after);
+    let watched = || Watched::new(&opened, settings.stall_after);
     let monitor = bound.map(|bound| Monitor::start(bound, watched(), &opened.directory)).transpose()?;
     let running = Arc::new(Running {
         process: process.clone(),

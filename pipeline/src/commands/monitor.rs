@@ -19,7 +19,8 @@ const NOT_RUNNING: u8 = 3;
 
 pub(crate) fn add(command: Command) -> Command {
     let of_running = |name: &'static str, about: &'static str| {
-        let url = Arg::new("url").long("url").value_name("URL").help("The monitor [default: that of the run on the data directory]");
+        let url =
+            Arg::new("url").long("url").value_name("URL").help("The monitor [default: that of the run on the data directory]");
         with_data(Command::new(name)).about(about).arg(url)
     };
     let json = || Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print it as JSON");
@@ -54,8 +55,9 @@ pub(crate) fn run(pipeline: &str, command: &str, matches: &ArgMatches) -> Result
 }
 
 fn read<T: serde::de::DeserializeOwned>(answer: &str) -> Result<T> {
-    serde_json::from_str(answer)
-        .map_err(|error| Error::stop("the running pipeline answers otherwise than this program expects: is it another version?").because(error))
+    serde_json::from_str(answer).map_err(|error| {
+        Error::stop("the running pipeline answers otherwise than this program expects: is it another version?").because(error)
+    })
 }
 
 /// Asks the monitor of the run on this data directory; `None` if there is none.

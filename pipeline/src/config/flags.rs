@@ -33,9 +33,15 @@ fn id(setting: &Setting) -> String {
 fn arg(setting: &'static Setting) -> Arg {
     let usual = match setting.usual {
         Usual::Is(_) if is_switch(setting) => String::new(),
+        // Told once, in the heading.
+        Usual::Told(_) if setting.part.is_some() => String::new(),
         Usual::Is(value) | Usual::Told(value) => format!(" [default: {value}]"),
     };
-    let arg = Arg::new(id(setting)).long(setting.flag()[2..].to_owned()).help_heading(setting.heading);
+    let heading = match setting.part {
+        Some(_) => format!("{}, in place of what the pipeline says", setting.heading),
+        None => setting.heading.to_owned(),
+    };
+    let arg = Arg::new(id(setting)).long(setting.flag()[2..].to_owned()).help_heading(heading);
     let arg = arg.help(format!("{}{usual}", setting.meaning));
     match setting.kind {
         Kind::Switch => arg.action(ArgAction::SetTrue),

@@ -36,7 +36,9 @@ impl Bound {
                         Ok(bound) => return Ok(Some(bound)),
                         Err(error) if error.kind() == ErrorKind::AddrInUse => {}
                         Err(error) => {
-                            return Err(Error::stop(format!("cannot listen at {first}; --listen none does without")).because(error));
+                            return Err(
+                                Error::stop(format!("cannot listen at {first}; --listen none does without")).because(error)
+                            );
                         }
                     }
                 }

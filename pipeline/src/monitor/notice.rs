@@ -63,7 +63,8 @@ impl Notice {
 impl Drop for Posted {
     fn drop(&mut self) {
         // Another run may have begun meanwhile and hung its own.
-        let own = fs::read(&self.path).is_ok_and(|text| serde_json::from_slice(&text).is_ok_and(|notice: Notice| notice == self.own));
+        let own =
+            fs::read(&self.path).is_ok_and(|text| serde_json::from_slice(&text).is_ok_and(|notice: Notice| notice == self.own));
         if own {
             let _ = fs::remove_file(&self.path);
         }

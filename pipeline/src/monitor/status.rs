@@ -155,10 +155,21 @@ impl Status {
         }
         let mut table = Table::new();
         table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-        table.set_header(["action", "read", "duplicate", "rejected", "filtered", "delivered", "parked", "in flight", "delivered/s"]);
+        table.set_header([
+            "action",
+            "read",
+            "duplicate",
+            "rejected",
+            "filtered",
+            "delivered",
+            "parked",
+            "in flight",
+            "delivered/s",
+        ]);
         for (name, books) in &self.books.actions {
             let rate = self.rates.delivered.get(name).copied().unwrap_or_default();
-            let figures = [books.read, books.duplicate, books.rejected, books.filtered, books.delivered, books.parked, books.in_flight];
+            let figures =
+                [books.read, books.duplicate, books.rejected, books.filtered, books.delivered, books.parked, books.in_flight];
             table.add_row([name.clone()].into_iter().chain(figures.map(count)).chain([count(rate as u64)]));
         }
         for column in 1..9 {

@@ -12,11 +12,14 @@ use parking_lot::Mutex;
 use super::health::Pulse;
 use super::rates::{Counts, Rates};
 use super::status::{self, Books, SourceBooks, Status};
+use crate::exposition::Exposition;
 use crate::report::{ActionBooks, CacheCounts};
+use crate::run::Opened;
 
 /// What the monitor watches.
 pub(crate) struct Watched {
     pub process: Arc<Process>,
+    exposition: Exposition,
     /// Where the output of an action is.
     places: BTreeMap<String, String>,
     stall_after: Duration,
@@ -29,9 +32,10 @@ struct Seen {
 }
 
 impl Watched {
-    pub(crate) fn new(process: Arc<Process>, places: BTreeMap<String, String>, stall_after: Duration) -> Arc<Self> {
+    pub(crate) fn new(opened: &Opened, stall_after: Duration) -> Arc<Self> {
         let seen = Mutex::new(Seen { rates: Rates::default(), pulse: Pulse::new(Instant::now()) });
-        Arc::new(Watched { process, places, stall_after, seen })
+        let (process, exposition, places) = (opened.process.clone(), opened.exposition.clone(), opened.places.clone());
+        Arc::new(Watched { process, exposition, places, stall_after, seen })
     }
 
     /// Takes a look, for rates and for health.
@@ -135,6 +139,6 @@ impl Watched {
 
     /// All metrics, as Prometheus reads them.
     pub(crate) fn metrics(&self) -> String {
-        self.process.metrics.render(&self.process)
+        self.exposition.render(&self.process)
     }
 }

@@ -48,11 +48,6 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// All metrics of the run, in Prometheus' text format.
-    pub(crate) fn metrics(&self) -> String {
-        self.exposition.render(&self.process)
-    }
-
     /// Waits for the threads of the process, so that the store is closed and its lock given back.
     pub(crate) fn join(&self) {
         for thread in self.threads.lock().drain(..) {
