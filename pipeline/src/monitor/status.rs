@@ -7,6 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
+use crate::commands::counted;
 use crate::report::{ActionBooks, CacheCounts, count};
 
 /// How a running pipeline stands.
@@ -49,7 +50,7 @@ pub struct Status {
     pub books: Books,
 }
 
-/// What is under way. A change counts once for each action it can reach.
+/// What is under way. A change that some actions are done with and others are not counts as part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InFlight {
     /// Changes under way.
@@ -104,12 +105,12 @@ impl Status {
         let seconds = |seconds: f64| humantime::format_duration(Duration::from_secs(seconds as u64)).to_string();
         let _ = writeln!(
             text,
-            "{}: {}   run {}, process {}, {} workers, up {}",
+            "{}: {}   run {}, process {}, {}, up {}",
             self.pipeline,
             self.state,
             self.generation,
             self.pid,
-            self.workers,
+            counted(self.workers as u64, "worker", "workers"),
             seconds(self.uptime_seconds)
         );
         let frontier = match self.frontier {

@@ -41,7 +41,10 @@ impl Watched {
     /// Takes a look, for rates and for health.
     pub(crate) fn look(&self, now: Instant) {
         let counts = self.counts(&ActionBooks::of(&self.process, &self.places));
-        self.seen.lock().rates.note(now, counts);
+        // Before the workers have built their dataflow there are no actions to count for.
+        if !counts.delivered.is_empty() {
+            self.seen.lock().rates.note(now, counts);
+        }
         self.still(now);
     }
 
@@ -106,8 +109,10 @@ impl Watched {
         let process = &self.process;
         let books = self.books();
         let (seconds, read, delivered) = self.seen.lock().rates.since(now, &self.counts(&books.actions));
-        let (changes_limit, bytes_limit) = process.in_flight.limits();
-        let changes = process.in_flight.units();
+        // Units are one per action that a change can reach; people count changes.
+        let actions = process.limits.actions as u64;
+        let (units_limit, bytes_limit) = process.in_flight.limits();
+        let (changes, changes_limit) = (process.in_flight.units().div_ceil(actions), units_limit / actions);
         let frontier = process.pace.frontier();
         let state = match () {
             () if process.halt.is_halted() => "ending",
