@@ -225,6 +225,79 @@ fn mistakes_on_the_command_line_are_explained() {
 }
 
 #[test]
+fn flags_in_front_of_a_command_are_told_where_to_go() {
+    let shop = Shop::new(10);
+    let said = shop.orders.fail(2, &["--data", "state", "parked", "list"]);
+    check_says(&said, &["cannot be used with '--data <DIR>'", "Put flags behind the command: `orders parked list --data state`"]);
+}
+
+#[test]
+fn the_file_of_settings_is_read_and_its_mistakes_are_told_with_their_line() {
+    let shop = Shop::new(10);
+    let write = |text: &str| fs::write(shop.folder.path().join("highwater.toml"), text).unwrap();
+    write("chekpoint_batch_size = 5\n\n[lookup.customer]\ncache_size = \"many\"\n");
+    let said = shop.orders.fail(2, USUAL);
+    check_says(
+        &said,
+        &["error: highwater.toml, line 1: unknown setting \"chekpoint_batch_size\"; did you mean \"checkpoint_batch_size\"?"],
+    );
+    check_says(
+        &said,
+        &["line 4: wrong value \"many\" for cache_size of lookup \"customer\": expected a whole number of entries"],
+    );
+    write("[action.piad]\ntimeout = \"1s\"\n");
+    let said = shop.orders.fail(2, USUAL);
+    check_says(&said, &["problem: highwater.toml, line 2: the pipeline has no action \"piad\"; did you mean \"paid\"?"]);
+    assert!(!shop.folder.path().join("state").exists(), "what is refused leaves nothing behind");
+
+    write("data = \"kept\"\nworkers = 3\n[lookup.customer]\ncache_size = 77\n");
+    let inputs = ["--input", "orders.jsonl", "--customers", "customers.csv", "--out", "out"];
+    let shown = shop.orders.succeed(&[&["settings", "--timeout", "3s"], &inputs[..]].concat());
+    let row = |name: &str| shown.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default().to_owned();
+    check_says(&row("workers"), &["3", "highwater.toml, line 2"]);
+    check_says(&row("lookup.customer.cache_size"), &["77", "highwater.toml, line 4"]);
+    check_says(&row("action.paid.timeout"), &["3s", "flag --timeout"]);
+    check_says(&row("action.paid.attempts"), &["5", "the pipeline's code"]);
+    shop.orders.succeed(&inputs);
+    check_says(&shop.orders.succeed(&["checkpoint", "show"]), &["kept/journal"]);
+    check_says(&shop.orders.fail(2, &["--config", "none.toml"]), &["cannot read the settings in none.toml"]);
+}
+
+#[test]
+fn status_why_and_metrics_ask_the_run_and_say_when_there_is_none() {
+    let shop = Shop::new(100_000);
+    let early = shop.orders.fail(3, &["status", "--data", "state"]);
+    check_says(&early, &["orders is not running, and nothing is saved in state"]);
+
+    // A window of twenty changes makes it slow enough to be asked.
+    let mut running = shop.start_and_see_output(&["--listen", "127.0.0.1:0", "--report", "none", "--in-flight-changes", "20"]);
+    let notice = shop.folder.path().join("state/monitor.json");
+    running.wait_until("the notice", |_| notice.exists());
+    let ask = |command: &str| shop.orders.succeed(&[command, "--data", "state"]);
+    check_says(&ask("status"), &["orders: running   run 1", "1 worker", "delivered/s", "of 20 changes"]);
+    check_says(&ask("why"), &["mark"]);
+    check_says(
+        &ask("metrics"),
+        &["observer_cache_hit_rate{pipeline=\"orders\",lookup=\"customer\"} 0.", "process_cpu_seconds_total"],
+    );
+    running.signal("TERM");
+    let ended = running.wait();
+    assert!(ended.stderr.starts_with("monitor at http://127.0.0.1:"), "the first line says where:\n{}", ended.stderr);
+    assert!(!notice.exists());
+
+    let late = shop.orders.run(&["status", "--data", "state"]);
+    assert_eq!(late.status.code(), Some(3));
+    check_says(&late.stderr, &["orders is not running; this is what its last checkpoint says"]);
+    check_says(&late.stdout, &["generation 1", "read jsonl"]);
+    check_says(&shop.orders.fail(3, &["why", "--data", "state"]), &["`orders status` shows what its last checkpoint says"]);
+
+    // What a killed run leaves hanging misleads nobody.
+    let killed = r#"{"url":"http://127.0.0.1:1/","pid":4294967294,"pipeline":"orders","generation":1,"started_ms":0}"#;
+    fs::write(&notice, killed).unwrap();
+    check_says(&shop.orders.fail(3, &["metrics", "--data", "state"]), &["orders is not running"]);
+}
+
+#[test]
 fn a_missing_column_is_named_with_those_there_are() {
     let shop = Shop::new(10);
     fs::write(shop.folder.path().join("customers.csv"), "number,name,tier\nu-1,Ada,gold\n").unwrap();

@@ -56,6 +56,15 @@ pub(crate) fn announce(text: std::fmt::Arguments<'_>) {
     }
 }
 
+/// The same for what may be a mistake.
+pub(crate) fn warn(text: std::fmt::Arguments<'_>) {
+    match STARTED.get() {
+        Some(settings) if !settings.json => eprintln!("warning: {text}"),
+        Some(_) => tracing::warn!(target: OWN, "{text}"),
+        None => tracing::warn!("{text}"),
+    }
+}
+
 /// How messages are written, once they are.
 static STARTED: OnceLock<LogSettings> = OnceLock::new();
 

@@ -191,7 +191,7 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
             }
         };
         log::start(&effective.log());
-        effective.warnings.iter().for_each(|warning| log::announce(format_args!("warning: {warning}")));
+        effective.warnings.iter().for_each(|warning| log::warn(format_args!("{warning}")));
         let settings = effective.settings();
         let args = A::from_arg_matches(own).map_err(|error| Error::stop(error.to_string()))?;
         if matches!(name, "run" | "check")
@@ -205,7 +205,7 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
             "check" => commands::check::run(&build, &settings).map(|is_whole| Exit(if is_whole { 0 } else { 2 })),
             "settings" => {
                 let plan = run::plan_with(&build, &settings.tuning)?;
-                commands::settings::run(&effective, &plan);
+                commands::settings::run(&self.name, &effective, &plan);
                 plan.problems.iter().for_each(|problem| eprintln!("problem: {problem}"));
                 Ok(Exit(if plan.problems.is_empty() { 0 } else { 2 }))
             }

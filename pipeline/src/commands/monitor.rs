@@ -10,6 +10,7 @@ use highwater_operators::{Error, Result};
 use crate::commands::{checkpoint, with_data};
 use crate::config::resolve;
 use crate::monitor::notice::Notice;
+use crate::monitor::pages;
 use crate::monitor::status::Status;
 
 /// How long the running pipeline is waited for.
@@ -41,9 +42,9 @@ pub(crate) fn run(pipeline: &str, command: &str, matches: &ArgMatches) -> Result
         _ => "metrics",
     };
     let is_json = matches.try_get_one::<bool>("json").ok().flatten().is_some_and(|json| *json);
-    let ask = |url: &str| get(url, page, if is_json { "application/json" } else { "text/plain" });
+    let ask = |url: &str, run: Option<&str>| get(url, page, if is_json { "application/json" } else { "text/plain" }, run);
     let answer = match named {
-        Some(url) => Some(ask(url).map_err(|error| error.context(format!("{url} does not answer")))?),
+        Some(url) => Some(ask(url, None).map_err(|error| error.context(format!("{url} does not answer")))?),
         None => ask_running(&data, ask)?,
     };
     let Some(answer) = answer else { return not_running(pipeline, command, &data) };
@@ -61,22 +62,26 @@ fn read<T: serde::de::DeserializeOwned>(answer: &str) -> Result<T> {
 }
 
 /// Asks the monitor of the run on this data directory; `None` if there is none.
-fn ask_running(data: &Path, ask: impl Fn(&str) -> Result<String>) -> Result<Option<String>> {
+fn ask_running(data: &Path, ask: impl Fn(&str, Option<&str>) -> Result<String>) -> Result<Option<String>> {
     let Some(notice) = Notice::read(data) else { return Ok(None) };
-    match ask(&notice.url) {
+    match ask(&notice.url, Some(&pages::run(notice.pid, notice.generation))) {
         Ok(answer) => Ok(Some(answer)),
-        // Left by a run that was killed: nobody is there, or somebody else.
+        // Left by a run that was killed: nobody is there, or another program.
         Err(_) if !is_alive(notice.pid) => Ok(None),
         Err(error) => Err(error.context(format!("the run of process {} does not answer at {}", notice.pid, notice.url))),
     }
 }
 
-fn get(url: &str, page: &str, accept: &str) -> Result<String> {
+/// Gets a page, of a certain run if one is meant.
+fn get(url: &str, page: &str, accept: &str, run: Option<&str>) -> Result<String> {
     let failed = |error: ureq::Error| Error::stop(String::new()).because(error);
     let agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).build().new_agent();
     let with_scheme = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let url = format!("{}/{page}", with_scheme.trim_end_matches('/'));
     let mut response = agent.get(&url).header("Accept", accept).call().map_err(failed)?;
+    if run.is_some_and(|run| response.headers().get(pages::RUN).is_none_or(|found| found != run)) {
+        return Err(Error::stop("another program answers there"));
+    }
     response.body_mut().with_config().limit(256 << 20).read_to_string().map_err(failed)
 }
 

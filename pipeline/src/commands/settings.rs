@@ -7,7 +7,8 @@ use crate::config::resolve::Effective;
 use crate::config::{Origin, PartKind, SETTINGS, Usual};
 use crate::plan::Plan;
 
-pub(crate) fn run(effective: &Effective, plan: &Plan) {
+pub(crate) fn run(pipeline: &str, effective: &Effective, plan: &Plan) {
+    let settings = effective.settings();
     let mut heading = "";
     let mut rows = table(["setting", "value", "said by"]);
     for setting in SETTINGS {
@@ -17,7 +18,14 @@ pub(crate) fn run(effective: &Effective, plan: &Plan) {
         }
         let (value, origin) = match (effective.value(setting.name), setting.usual) {
             (Some((value, origin)), _) => (value.to_string(), origin.to_string()),
-            (None, Usual::Told(words) | Usual::Is(words)) => (words.to_owned(), Origin::Default.to_string()),
+            (None, Usual::Told(words) | Usual::Is(words)) => {
+                let value = match setting.name {
+                    "data" => settings.data(pipeline).display().to_string(),
+                    "workers" => format!("{}, one per core", settings.workers()),
+                    _ => words.to_owned(),
+                };
+                (value, Origin::Default.to_string())
+            }
         };
         rows.add_row([setting.name.to_owned(), value, origin]);
     }

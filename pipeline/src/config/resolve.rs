@@ -164,6 +164,9 @@ impl Effective {
         });
         let usual = around.folder.join(file::USUAL);
         let Some(path) = named.or_else(|| usual.exists().then_some(usual)) else { return };
+        if self.latest("config").is_none() {
+            self.said.push(Said { name: "config", part: None, value: Value::Path(path.clone()), origin: Origin::Default });
+        }
         match file::read(&path) {
             Ok((said, wrong)) => match only {
                 None => {

@@ -11,10 +11,11 @@
 //! | `/api/books` | the books of every action and source |
 //! | `/api/why` | what holds the mark |
 
+mod fresh;
 mod health;
 mod listen;
 pub(crate) mod notice;
-mod pages;
+pub(crate) mod pages;
 mod rates;
 mod server;
 pub mod status;
@@ -44,7 +45,7 @@ impl Monitor {
         let notice = notice::Notice::new(&bound, &watched);
         crate::log::announce(format_args!("monitor at {}", notice.url));
         if !bound.address.ip().is_loopback() {
-            tracing::warn!(address = %bound.address, "whoever reaches the monitor can read it: it asks for no password");
+            crate::log::warn(format_args!("whoever reaches {} can read the monitor: it asks for no password", bound.address));
         }
         let server = server::Server::start(bound, watched)?;
         // Without the notice everything works but the commands, and those take --url.

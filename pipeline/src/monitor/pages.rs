@@ -1,19 +1,17 @@
 //! What is served under which path.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::map_response;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use serde::Serialize;
 
 use super::Watched;
-
-/// How long operators are waited for that are asked what they hold.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Path and meaning of everything there is.
 const PAGES: [(&str, &str); 5] = [
@@ -24,9 +22,18 @@ const PAGES: [(&str, &str); 5] = [
     ("/api/why", "what holds the mark"),
 ];
 
+/// The header by which the commands know that it is the run they mean that answers.
+pub(crate) const RUN: &str = "highwater-run";
+
+/// What stands in that header.
+pub(crate) fn run(pid: u32, generation: u64) -> String {
+    format!("{pid}/{generation}")
+}
+
 type Pipeline = State<Arc<Watched>>;
 
 pub(super) fn router(watched: Arc<Watched>) -> Router {
+    let run = run(std::process::id(), watched.process.generation);
     Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))
@@ -36,6 +43,10 @@ pub(super) fn router(watched: Arc<Watched>) -> Router {
         .route("/api/why", get(why))
         .fallback(async || (StatusCode::NOT_FOUND, "there is nothing here; / lists what there is\n"))
         .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "the monitor only tells: GET\n"))
+        .layer(map_response(move |response: Response| {
+            let run = run.clone();
+            async move { ([(RUN, run)], response) }
+        }))
         .with_state(watched)
 }
 
@@ -68,7 +79,7 @@ async fn metrics(State(pipeline): Pipeline) -> Response {
 
 /// As data; as sentences for whoever asks for text alone.
 async fn why(State(pipeline): Pipeline, headers: HeaderMap) -> Response {
-    let why = aside(move || pipeline.process.why(PATIENCE)).await;
+    let why = aside(move || pipeline.why()).await;
     match headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/plain") {
         true => ([(header::CACHE_CONTROL, "no-store")], format!("{why}\n")).into_response(),
         false => json(&why),
@@ -78,7 +89,7 @@ async fn why(State(pipeline): Pipeline, headers: HeaderMap) -> Response {
 async fn health(State(pipeline): Pipeline) -> Response {
     let (ill, text) = aside(move || match pipeline.illness(Instant::now()) {
         None => (false, "well\n".to_owned()),
-        Some(what) => (true, format!("{what}\n{}\n", pipeline.process.why(PATIENCE))),
+        Some(what) => (true, format!("{what}\n{}\n", pipeline.why())),
     })
     .await;
     let code = if ill { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use highwater_operators::epoch::unix_ms;
 use highwater_operators::process::Process;
+use highwater_operators::why::Why;
 use parking_lot::Mutex;
 
+use super::fresh::Fresh;
 use super::health::Pulse;
 use super::rates::{Counts, Rates};
 use super::status::{self, Books, SourceBooks, Status};
@@ -24,7 +26,12 @@ pub(crate) struct Watched {
     places: BTreeMap<String, String>,
     stall_after: Duration,
     seen: Mutex<Seen>,
+    why: Fresh<Why>,
+    metrics: Fresh<String>,
 }
+
+/// How long operators are waited for that are asked what they hold.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 struct Seen {
     rates: Rates,
@@ -35,7 +42,7 @@ impl Watched {
     pub(crate) fn new(opened: &Opened, stall_after: Duration) -> Arc<Self> {
         let seen = Mutex::new(Seen { rates: Rates::default(), pulse: Pulse::new(Instant::now()) });
         let (process, exposition, places) = (opened.process.clone(), opened.exposition.clone(), opened.places.clone());
-        Arc::new(Watched { process, exposition, places, stall_after, seen })
+        Arc::new(Watched { process, exposition, places, stall_after, seen, why: Fresh::new(), metrics: Fresh::new() })
     }
 
     /// Takes a look, for rates and for health.
@@ -144,6 +151,11 @@ impl Watched {
 
     /// All metrics, as Prometheus reads them.
     pub(crate) fn metrics(&self) -> String {
-        self.exposition.render(&self.process)
+        self.metrics.get(|| self.exposition.render(&self.process))
+    }
+
+    /// What holds the mark. Waits for the workers' answers.
+    pub(crate) fn why(&self) -> Why {
+        self.why.get(|| self.process.why(PATIENCE))
     }
 }
