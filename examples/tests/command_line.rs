@@ -299,6 +299,20 @@ fn status_why_and_metrics_ask_the_run_and_say_when_there_is_none() {
 }
 
 #[test]
+fn with_messages_in_json_every_line_is_an_object() {
+    let shop = Shop::new(10);
+    let flags = ["--log", "json", "--listen", "127.0.0.1:0", "--report", "none"];
+    let mut command = shop.orders.command(&[USUAL, &flags].concat());
+    let ended = command.env("HIGHWATER_WORKRES", "1").output().unwrap();
+    let lines = String::from_utf8(ended.stderr).unwrap();
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let says = |line: &serde_json::Value, text: &str| line["message"].as_str().is_some_and(|message| message.contains(text));
+    assert!(ended.status.success() && lines.len() == 2, "{lines:?}");
+    assert!(says(&lines[0], "did you mean HIGHWATER_WORKERS?") && lines[0]["level"] == "WARN", "{lines:?}");
+    assert!(says(&lines[1], "monitor at http://127.0.0.1:") && lines[1]["level"] == "INFO", "{lines:?}");
+}
+
+#[test]
 fn a_missing_column_is_named_with_those_there_are() {
     let shop = Shop::new(10);
     fs::write(shop.folder.path().join("customers.csv"), "number,name,tier\nu-1,Ada,gold\n").unwrap();

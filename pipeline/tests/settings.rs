@@ -4,24 +4,33 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use highwater::config::page::page;
 use highwater::config::tuning::Tuning;
 use highwater::prelude::*;
 use highwater::settings::Settings;
 use support::input::{Input, Item, Script};
 
-/// `HIGHWATER_WRITE=1 cargo test -p highwater --test settings` writes the page anew.
-#[test]
-fn the_page_of_settings_is_made_from_the_list() {
-    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/settings.md");
+/// `HIGHWATER_WRITE=1 cargo test -p highwater --test settings` writes the pages anew.
+#[track_caller]
+fn is_made_from_the_list(name: &str, page: &str) {
+    let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
     if std::env::var_os("HIGHWATER_WRITE").is_some() {
-        std::fs::write(&file, page()).unwrap();
+        std::fs::write(&file, page).unwrap();
     }
     let committed = std::fs::read_to_string(&file).unwrap_or_default();
     assert!(
-        committed == page(),
-        "docs/settings.md is not what the list of settings says; write it anew with\n  HIGHWATER_WRITE=1 cargo test -p highwater --test settings"
+        committed == page,
+        "docs/{name} is not what its list says; write it anew with\n  HIGHWATER_WRITE=1 cargo test -p highwater --test settings"
     );
+}
+
+#[test]
+fn the_page_of_settings_is_made_from_the_list() {
+    is_made_from_the_list("settings.md", &highwater::config::page::page());
+}
+
+#[test]
+fn the_page_of_metrics_is_made_from_the_list() {
+    is_made_from_the_list("metrics.md", &highwater::monitor::metrics_page());
 }
 
 fn hanging() -> highwater::run::Build {

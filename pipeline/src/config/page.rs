@@ -95,3 +95,13 @@ fn values(setting: &Setting) -> String {
         kind => kind.expected().trim_start_matches("expected ").to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_file_on_the_page_is_one_that_is_read() {
+        let example = super::HEAD.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let (said, problems) = crate::config::file::parse("page", example);
+        assert_eq!((said.len(), problems), (8, Vec::new()));
+    }
+}

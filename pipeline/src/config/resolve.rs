@@ -129,11 +129,12 @@ impl Effective {
 
     fn variables(&mut self, around: &Surroundings, only: Option<&[&str]>, problems: &mut Vec<String>) {
         for (variable, text) in &around.variables {
-            // Kept because everybody knows it; ours says more.
+            // Kept because everybody knows it, and as it is read everywhere; ours says more.
             if variable == "RUST_LOG" && only.is_none() {
                 let ours = around.variables.iter().any(|(name, _)| name == "HIGHWATER_LOG_LEVEL");
-                if !ours && let Ok(said) = Said::parse(None, "log_level", text, Origin::Variable(variable.clone())) {
-                    self.said.push(said);
+                if !ours && tracing_subscriber::EnvFilter::try_new(text).is_ok() && !text.is_empty() {
+                    let (value, origin) = (Value::Filter(text.clone()), Origin::Variable(variable.clone()));
+                    self.said.push(Said { name: "log_level", part: None, value, origin });
                 }
             }
             if !variable.starts_with("HIGHWATER_") {
@@ -304,6 +305,16 @@ mod tests {
         assert_eq!(shown(&gather(&[], &[], None).unwrap(), "in_flight_mib"), ("64".into(), 0));
         let settings = gather(&[], &[preset], None).unwrap().settings();
         assert_eq!((settings.in_flight_mib, settings.drain_timeout, settings.checkpoint_interval), (256, 30, Some(200)));
+    }
+
+    #[test]
+    fn rust_log_counts_like_any_variable_unless_ours_is_there() {
+        let level =
+            |variables: &[(&str, &str)]| shown(&gather(&[], variables, Some("log_level = \"error\"")).unwrap(), "log_level").0;
+        assert_eq!(level(&[]), "error");
+        assert_eq!(level(&[("RUST_LOG", "my_module")]), "my_module");
+        assert_eq!(level(&[("RUST_LOG", "debug"), ("HIGHWATER_LOG_LEVEL", "info")]), "info");
+        assert_eq!(level(&[("RUST_LOG", "")]), "error");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 
 mod fresh;
 mod health;
+mod list;
 mod listen;
 pub(crate) mod notice;
 pub(crate) mod pages;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use highwater_operators::Result;
 
+pub use self::list::metrics_page;
 pub(crate) use self::listen::Bound;
 pub(crate) use self::watched::Watched;
 

@@ -28,6 +28,11 @@ impl Rates {
         self.0.push_back((now, counts));
     }
 
+    /// Whether nothing has been read since the last look.
+    pub(crate) fn is_quiet(&self, counts: &Counts) -> bool {
+        self.0.back().is_none_or(|(_, last)| last.read == counts.read)
+    }
+
     /// Seconds looked back, changes read per second, and changes delivered per second by action.
     pub(crate) fn since(&self, now: Instant, counts: &Counts) -> (f64, f64, BTreeMap<String, f64>) {
         let Some((at, before)) = self.0.front() else { return Default::default() };

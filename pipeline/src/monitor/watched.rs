@@ -115,7 +115,11 @@ impl Watched {
     pub(crate) fn status(&self, now: Instant) -> Status {
         let process = &self.process;
         let books = self.books();
-        let (seconds, read, delivered) = self.seen.lock().rates.since(now, &self.counts(&books.actions));
+        let counts = self.counts(&books.actions);
+        let ((seconds, read, delivered), is_quiet) = {
+            let rates = &self.seen.lock().rates;
+            (rates.since(now, &counts), rates.is_quiet(&counts))
+        };
         // Units are one per action that a change can reach; people count changes.
         let actions = process.limits.actions as u64;
         let (units_limit, bytes_limit) = process.in_flight.limits();
@@ -124,7 +128,8 @@ impl Watched {
         let state = match () {
             () if process.halt.is_halted() => "ending",
             () if process.is_stopping() => "draining",
-            () if changes == 0 => "idle",
+            // Between two batches nothing is under way either.
+            () if changes == 0 && is_quiet => "idle",
             () => "running",
         };
         let age = frontier.filter(|_| changes > 0).map_or(0.0, |at| unix_ms().saturating_sub(at) as f64 / 1000.0);
