@@ -24,6 +24,7 @@
 
 mod commands;
 pub mod config;
+pub mod config;
 mod embed;
 mod exposition;
 pub mod flow;

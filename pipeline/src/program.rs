@@ -10,7 +10,7 @@ use highwater_operators::checkpoint::embedded::EmbeddedStore;
 use highwater_operators::{Error, Result};
 
 use crate::commands::{self, say};
-use crate::config::flags::{self, Taken};
+use crate::config::flags;
 use crate::config::resolve::{Effective, Surroundings};
 use crate::flow::{Built, Flow};
 use crate::log::{self, LogSettings};
@@ -126,8 +126,7 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
     }
 
     fn command(&self) -> Command {
-        let own = A::augment_args(Command::new("own"));
-        let taken: Taken = own.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect();
+        let taken = flags::taken::<A>();
         // The flags' own documentation would take the place of what a command is about.
         let with_settings = |name: &str, about: &str| {
             let command = A::augment_args(flags::add(Command::new(name.to_owned()), None, &taken).next_help_heading(None));

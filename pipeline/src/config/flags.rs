@@ -11,6 +11,16 @@ use super::{Kind, Origin, SETTINGS, Setting, Usual};
 /// Names of the pipeline's own flags, which come first: a setting of the same name is then for variables and files alone.
 pub(crate) type Taken = BTreeSet<String>;
 
+/// The names of the pipeline's own flags.
+pub(crate) fn taken<A: clap::Args>() -> Taken {
+    let own = A::augment_args(Command::new("own"));
+    let names = |arg: &Arg| -> Vec<String> {
+        let aliases = arg.get_all_aliases().unwrap_or_default();
+        arg.get_long().into_iter().chain(aliases).map(str::to_owned).collect()
+    };
+    own.get_arguments().flat_map(names).collect()
+}
+
 /// Adds the flags of settings to a command: of all, or of those named.
 pub(crate) fn add(mut command: Command, only: Option<&[&str]>, taken: &Taken) -> Command {
     let is_free = |long: &str| !taken.contains(long);
@@ -85,4 +95,27 @@ pub(crate) fn said(matches: &ArgMatches) -> (Vec<Said>, Vec<String>) {
         take(Said::parse_assignment(text, Origin::Flag(format!("--set {text}"))));
     }
     (said, problems)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(clap::Args)]
+    struct Own {
+        #[arg(long)]
+        timeout: Option<String>,
+        #[arg(long, alias = "set")]
+        list: Option<String>,
+    }
+
+    #[test]
+    fn flags_of_the_pipelines_own_come_first() {
+        let taken = taken::<Own>();
+        let command = <Own as clap::Args>::augment_args(add(Command::new("test"), None, &taken));
+        command.clone().debug_assert();
+        let matches = command.get_matches_from(["test", "--timeout", "mine", "--set", "mine", "--attempts", "3"]);
+        let (said, problems) = said(&matches);
+        assert_eq!((said.len(), said[0].name, problems.len()), (1, "attempts", 0));
+    }
 }

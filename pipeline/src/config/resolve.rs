@@ -174,6 +174,8 @@ impl Effective {
                     self.said.extend(said);
                     problems.extend(wrong);
                 }
+                // A command that needs little bears with mistakes elsewhere, but not with a file that says nothing it can read.
+                Some(_) if said.is_empty() => problems.extend(wrong),
                 Some(only) => self.said.extend(said.into_iter().filter(|said| only.contains(&said.name))),
             },
             Err(error) => problems.push(error.to_string()),
@@ -305,6 +307,19 @@ mod tests {
         assert_eq!(shown(&gather(&[], &[], None).unwrap(), "in_flight_mib"), ("64".into(), 0));
         let settings = gather(&[], &[preset], None).unwrap().settings();
         assert_eq!((settings.in_flight_mib, settings.drain_timeout, settings.checkpoint_interval), (256, 30, Some(200)));
+    }
+
+    #[test]
+    fn a_command_that_needs_the_data_directory_alone_bears_with_mistakes_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let matches = flags::add(clap::Command::new("test"), Some(&["data"]), &Default::default()).get_matches_from(["test"]);
+        let data = |text: &str| {
+            std::fs::write(folder.path().join(file::USUAL), text).unwrap();
+            let around = Surroundings { variables: Vec::new(), folder: folder.path().to_owned() };
+            Effective::gather(&matches, &around, Some(&["config", "data"])).map(|effective| effective.data())
+        };
+        assert_eq!(data("data = \"kept\"\nworkrs = 2\n"), Ok(Some("kept".into())));
+        assert!(data("data = \"kept\"\nworkers = \n").unwrap_err()[0].contains("highwater.toml, line 2: "));
     }
 
     #[test]
