@@ -1,6 +1,8 @@
 //! Hashes of changes: 128 bits, keyed with a random number of the checkpoint, so that nobody can craft two ids of one hash.
 
 use std::hash::Hasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
@@ -13,19 +15,34 @@ use crate::position::PartitionId;
 pub struct ChangeHasher {
     keyed: SipHasher13,
     /// Whether ids are unique across partitions (declared), or only within one.
-    global_ids: Vec<bool>,
+    global_ids: Arc<[AtomicBool]>,
 }
+
+/// Partitions that may come in one run, beyond those there are at its start.
+pub const NEW_PARTITIONS_MAX: usize = 65_536;
 
 impl ChangeHasher {
     /// A hasher under the checkpoint's `state_id`; `global_ids` says by partition whether ids hold beyond it.
     pub fn new(state_id: u128, global_ids: Vec<bool>) -> Self {
+        let room = std::iter::repeat_n(false, NEW_PARTITIONS_MAX);
+        let global_ids = global_ids.into_iter().chain(room).map(AtomicBool::new).collect();
         ChangeHasher { keyed: SipHasher13::new_with_keys(state_id as u64, (state_id >> 64) as u64), global_ids }
+    }
+
+    /// Declares of a partition that is new whether its ids hold beyond it. `false`: there is no room for one more in this run.
+    pub fn add_partition(&self, partition: PartitionId, global: bool) -> bool {
+        let known = self.global_ids.get(partition as usize);
+        known.inspect(|known| known.store(global, Ordering::Release)).is_some()
     }
 
     /// The hash of a change.
     pub fn hash(&self, change: &Change) -> ChangeHash {
         let partition: PartitionId = change.position().partition;
-        let scope = if self.global_ids.get(partition as usize).copied().unwrap_or(false) { u32::MAX } else { partition };
+        let scope = if self.global_ids.get(partition as usize).is_some_and(|global| global.load(Ordering::Relaxed)) {
+            u32::MAX
+        } else {
+            partition
+        };
         let mut hasher = self.keyed;
         let (key, id) = (change.key_bytes(), change.id_bytes());
         // The lengths keep "ab" + "c" apart from "a" + "bc".

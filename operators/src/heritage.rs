@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
@@ -27,6 +27,8 @@ pub struct Heritage {
     pub actions: BTreeMap<String, u16>,
     /// Everything parked.
     pub parked: Arc<Vec<ParkedHead>>,
+    /// The number for the next partition that is new.
+    pub(crate) next_partition: AtomicU32,
 }
 
 /// The outcomes of one action that earlier runs noted above the mark.
@@ -75,6 +77,7 @@ impl Heritage {
                 .collect(),
             actions: std::mem::take(&mut restored.actions),
             parked: Arc::new(std::mem::take(&mut restored.parked)),
+            next_partition: AtomicU32::new(restored.partitions.keys().last().map_or(0, |last| last + 1)),
         }
     }
 

@@ -67,6 +67,7 @@ pub(crate) struct Site<'s> {
 pub(crate) struct Running {
     pub process: Arc<Process>,
     pub plan: Arc<Plan>,
+    pub sources: BTreeMap<String, Arc<dyn Source>>,
     pub partitions: BTreeMap<String, Vec<Partition>>,
     pub cadence: Cadence,
     pub tuning: Tuning,
@@ -123,7 +124,7 @@ impl<'s> Flow<'s> {
             self.site.plan.borrow_mut().sources.insert(name, Arc::new(source));
             return self.planned(node);
         };
-        let (Some(source), Some(partitions)) = (running.plan.sources.get(&name), running.partitions.get(&name)) else {
+        let (Some(source), Some(partitions)) = (running.sources.get(&name), running.partitions.get(&name)) else {
             return self.planned(node);
         };
         let (changes, reports) = ingest(self.scope, process, &name, source.clone(), partitions, running.plan.fan(node));

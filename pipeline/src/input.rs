@@ -4,17 +4,27 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use highwater_sinks::JsonLinesFiles;
-pub use highwater_sources::{Channel, Envelope, Feed, Generator};
-use highwater_sources::{CsvChanges, CsvTable, JsonLinesFile};
+pub use highwater_sources::{Channel, Envelope, Feed, Generator, OnReject};
+use highwater_sources::{CsvChanges, CsvTable, JsonLinesSource};
 
 /// JSON lines: as a source, and as a sink.
 #[derive(Debug)]
 pub struct JsonLines;
 
 impl JsonLines {
-    /// Reads a file of JSON lines in the default envelope.
-    pub fn file(path: impl Into<PathBuf>) -> JsonLinesFile {
-        JsonLinesFile::new(path)
+    /// Reads a file of JSON lines, plain or compressed; with `.follow()` as it grows and through its rotations.
+    pub fn file(path: impl Into<PathBuf>) -> JsonLinesSource {
+        JsonLinesSource::file(path)
+    }
+
+    /// Reads the files of a directory, those there are; with `.follow()` also those that come. `.matching("app.log*")` chooses.
+    pub fn dir(path: impl Into<PathBuf>) -> JsonLinesSource {
+        JsonLinesSource::directory(path)
+    }
+
+    /// Reads standard input, which cannot be read again: what was under way in a crash is lost.
+    pub fn stdin() -> JsonLinesSource {
+        JsonLinesSource::stdin()
     }
 
     /// Writes files of JSON lines below a directory; they hold each change exactly once, whatever happens.

@@ -90,6 +90,7 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
     let running = Arc::new(Running {
         process: process.clone(),
         plan,
+        sources: opened.sources.clone(),
         partitions: opened.partitions.clone(),
         cadence,
         tuning: settings.tuning.clone(),

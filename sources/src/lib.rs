@@ -12,4 +12,4 @@ pub use csv_changes::CsvChanges;
 pub use csv_table::CsvTable;
 pub use envelope::Envelope;
 pub use generator::Generator;
-pub use jsonl::JsonLinesFile;
+pub use jsonl::{JsonLinesSource, OnReject};

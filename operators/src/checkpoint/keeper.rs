@@ -15,6 +15,7 @@ use crate::checkpoint::store::{CheckpointStore, Group, Note, Parked, ParkedId, R
 use crate::epoch::unix_ms;
 use crate::error::Result;
 use crate::halt::Halt;
+use crate::position::PartitionId;
 
 /// What is to become durable together, and whom to tell.
 #[derive(Default)]
@@ -25,6 +26,8 @@ pub struct Drafts {
     pub parked: Vec<Parked>,
     /// Records that are parked no more.
     pub resolved: Vec<Resolved>,
+    /// Partitions that are new: number and name.
+    pub partitions: Vec<(PartitionId, String)>,
 }
 
 type Told<T> = Box<dyn FnOnce(T) + Send>;
@@ -168,11 +171,13 @@ impl Work {
         }
         group.notes.extend(drafts.notes);
         group.resolved.extend(drafts.resolved);
+        group.partitions.extend(drafts.partitions);
         self.told.push((told, ids));
     }
 
     fn commit(&mut self, group: Group, saved: Option<Told<()>>, reads: Vec<(Vec<ParkedId>, Told<Vec<Parked>>)>) -> Result<()> {
-        let is_empty = group.save.is_none() && group.notes.is_empty() && group.parked.is_empty() && group.resolved.is_empty();
+        let nothing_noted = group.notes.is_empty() && group.parked.is_empty() && group.resolved.is_empty();
+        let is_empty = group.save.is_none() && nothing_noted && group.partitions.is_empty();
         if !is_empty {
             self.busy_since.store(unix_ms(), Ordering::Relaxed);
             let began = Instant::now();

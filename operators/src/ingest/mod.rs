@@ -4,6 +4,7 @@
 //! batch with the current epoch, emits it, and reports the batch's resume token under the same epoch: when the frontier
 //! has passed the epoch at the checkpoint, everything before that token is done.
 
+mod discovery;
 mod reader;
 pub mod source;
 pub mod stats;
@@ -56,7 +57,8 @@ impl SourceLines {
     }
 }
 
-/// Reads the partitions of a source that are dealt to this worker. `fan` is the number of actions a change can reach.
+/// Reads the partitions of a source that are dealt to this worker. `fan` is the number of actions a change can reach. As long as
+/// the source may still get partitions, every worker keeps its capability: a new one may become its own.
 ///
 /// # Guarantee
 /// A change is emitted under an epoch that stays open, here, until every rejected line read with it is parked durably.
@@ -86,7 +88,8 @@ pub fn ingest<'s>(
         let mut held = capabilities.pop().zip(reports_capability);
         let stats = process.figures.get_or_make(&format!("{source_name}/{index}"), || ReaderStats::new(&source_name, index));
         let mut probe = process.probes.register("source", &source_name, index, &wake);
-        let batches = reader::start(&process, source, mine, wake.clone(), fan, stats);
+        let new = discovery::new_partitions(&process, &source_name, &source, index);
+        let batches = reader::start(&process, source, mine, new, wake.clone(), fan, stats);
         process.clock.register(wake.clone());
         let (parked_post, parked_inbox) = mailbox::<(Epoch, usize)>(&wake);
         let mut parking = Parking::new();

@@ -32,6 +32,34 @@ pub trait Source: Send + Sync + 'static {
     /// If the partition is not what it was: shorter than the token says, or changed before it.
     fn open(&self, partition: &Partition, from: Option<&ResumeToken>, window: &Arc<InFlight>) -> Result<Box<dyn Reader>>;
 
+    /// The source as one run has it, which knows what earlier runs have read. `None`: it needs to know nothing, and is used as
+    /// it is.
+    ///
+    /// # Errors
+    /// If what is known does not fit the source.
+    fn bind(&self, _known: &[Known]) -> Result<Option<Arc<dyn Source>>> {
+        Ok(None)
+    }
+
+    /// Whether partitions may come while the pipeline runs; then [`look`](Self::look) finds them.
+    fn grows(&self) -> bool {
+        false
+    }
+
+    /// Looks for partitions that are new since [`partitions`](Self::partitions) or the last look, and says when to look again.
+    /// Called again and again on a thread of its own.
+    ///
+    /// # Errors
+    /// Ends the pipeline.
+    fn look(&self) -> Result<(Vec<PartitionName>, Duration)> {
+        Ok((Vec::new(), Duration::from_secs(1)))
+    }
+
+    /// Whether a partition that a checkpoint continues here need not be there any more: it was read whole.
+    fn may_be_missing(&self, _name: &str, _token: &ResumeToken) -> bool {
+        false
+    }
+
     /// Bytes that stand before a resume token, for progress bars.
     fn bytes_before(&self, _token: &ResumeToken) -> u64 {
         0
@@ -62,6 +90,15 @@ pub struct PartitionName {
     pub name: String,
     /// Bytes there are to read in all, if that is known: for progress bars.
     pub bytes: Option<u64>,
+}
+
+/// A partition of an earlier run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its name, as its source gave it.
+    pub name: String,
+    /// Where the checkpoint continues it; `None` if it was begun, and is in no checkpoint yet.
+    pub token: Option<ResumeToken>,
 }
 
 /// A partition with the number it has in the checkpoint store.

@@ -20,6 +20,9 @@ pub(crate) fn run(build: &Build, settings: &Settings) -> Result<bool> {
             problems.push(format!("lookup \"{name}\": {error}"));
         }
     }
+    for (name, source) in plan.sources.iter().filter(|(_, source)| !source.can_be_read_again()) {
+        say!("note: source \"{name}\" ({}): after a crash, changes that were under way are lost", source.place());
+    }
     for problem in &problems {
         say!("problem: {problem}");
     }

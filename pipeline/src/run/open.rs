@@ -18,7 +18,8 @@ use highwater_operators::halt::Halt;
 use highwater_operators::hash::ChangeHasher;
 use highwater_operators::heritage::Heritage;
 use highwater_operators::in_flight::InFlight;
-use highwater_operators::ingest::Partition;
+use highwater_operators::ingest::source::Known;
+use highwater_operators::ingest::{Partition, Source};
 use highwater_operators::metrics::COMMIT_DURATION;
 use highwater_operators::process::{Limits, Process};
 use highwater_operators::{Error, Result};
@@ -34,6 +35,8 @@ use crate::settings::Settings;
 /// Everything a run needs.
 pub(crate) struct Opened {
     pub process: Arc<Process>,
+    /// The plan's sources, as this run has them.
+    pub sources: Sources,
     pub partitions: Partitions,
     pub directory: PathBuf,
     /// Changes that were done before this run began; `None` in a new data directory.
@@ -62,9 +65,10 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
     let mut restored = store.restore()?;
     drop_orphans(&mut store, &directory, plan, &mut restored)?;
     check_actions(plan, &restored)?;
-    let named = name_partitions(plan)?;
+    let sources = bind_sources(plan, &restored)?;
+    let named = name_partitions(&sources)?;
     let bytes = bytes_to_read(plan, &named, &restored);
-    let partitions = number_partitions(&mut store, &mut restored, &named)?;
+    let partitions = number_partitions(&mut store, &mut restored, &sources, &named)?;
     for action in plan.actions.keys() {
         restored.actions.insert(action.clone(), store.action(action)?);
     }
@@ -113,9 +117,9 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
         metrics,
     );
     for (name, numbered) in &partitions {
-        if let Some(source) = plan.sources.get(name) {
+        if let Some(source) = sources.get(name) {
             if !source.can_be_read_again() {
-                tracing::warn!(source = %name, "cannot be read again: what is not done at a crash is lost, save what was sent with a receipt");
+                tracing::warn!(source = %name, place = %source.place(), "cannot be read again: what is not done at a crash is lost, save what was sent with a receipt");
             }
             process.listeners.add(source.clone(), numbered.clone());
         }
@@ -124,6 +128,7 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
     let places = plan.actions.iter().filter_map(|(name, spec)| Some((name.clone(), spec.cut_back_sink()?.place()))).collect();
     Ok(Opened {
         process,
+        sources,
         partitions,
         directory,
         resumed_from,
@@ -134,27 +139,48 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
     })
 }
 
+/// Sources by name.
+pub(crate) type Sources = BTreeMap<String, Arc<dyn Source>>;
+
+/// Tells every source what earlier runs have read of it.
+fn bind_sources(plan: &Plan, restored: &Restored) -> Result<Sources> {
+    let mut sources = Sources::new();
+    for (name, description) in &plan.sources {
+        let own = |(number, full): (&u32, &String)| {
+            let partition = full.strip_prefix(name.as_str())?.strip_prefix('/')?;
+            let token = restored.checkpoint.as_ref().and_then(|checkpoint| checkpoint.mark.get(number).cloned());
+            Some(Known { name: partition.to_owned(), token })
+        };
+        let known: Vec<Known> = restored.partitions.iter().filter_map(own).collect();
+        let bound = description.bind(&known).map_err(|error| error.context(format!("source \"{name}\"")))?;
+        sources.insert(name.clone(), bound.unwrap_or_else(|| description.clone()));
+    }
+    Ok(sources)
+}
+
 type Named = BTreeMap<String, Vec<(String, Option<u64>)>>;
 
 /// Asks every source for its partitions. In the store a partition's name has its source's name in front.
-fn name_partitions(plan: &Plan) -> Result<Named> {
+fn name_partitions(sources: &Sources) -> Result<Named> {
     let mut named = Named::new();
-    for (source, description) in &plan.sources {
-        let partitions = description.partitions().map_err(|error| error.context(format!("source \"{source}\"")))?;
+    for (source, bound) in sources {
+        let partitions = bound.partitions().map_err(|error| error.context(format!("source \"{source}\"")))?;
         named.insert(source.clone(), partitions.into_iter().map(|partition| (partition.name, partition.bytes)).collect());
     }
     Ok(named)
 }
 
 /// Gives partitions their numbers, durably, and refuses if the mark names one that is there no more.
-fn number_partitions(store: &mut EmbeddedStore, restored: &mut Restored, named: &Named) -> Result<Partitions> {
+fn number_partitions(store: &mut EmbeddedStore, restored: &mut Restored, sources: &Sources, named: &Named) -> Result<Partitions> {
     let full = |source: &str, name: &str| format!("{source}/{name}");
     let there: BTreeSet<String> =
         named.iter().flat_map(|(source, names)| names.iter().map(move |(name, _)| full(source, name))).collect();
     if let Some(checkpoint) = &restored.checkpoint {
-        for number in checkpoint.mark.keys() {
+        for (number, token) in &checkpoint.mark {
             let known = restored.partitions.get(number).map(String::as_str).unwrap_or("unknown");
-            if !there.contains(known) {
+            let (source, name) = known.split_once('/').unwrap_or((known, ""));
+            let may_be_missing = || sources.get(source).is_some_and(|source| source.may_be_missing(name, token));
+            if !there.contains(known) && !may_be_missing() {
                 let found =
                     if there.is_empty() { "none".to_owned() } else { there.iter().cloned().collect::<Vec<_>>().join(", ") };
                 return Err(Error::stop(format!(
@@ -182,6 +208,7 @@ fn number_partitions(store: &mut EmbeddedStore, restored: &mut Restored, named: 
     if !group.partitions.is_empty() {
         // Before any position is made with the numbers: a note must mean the same change in the next run.
         store.commit(&group)?;
+        restored.partitions.extend(group.partitions);
     }
     Ok(partitions)
 }
