@@ -184,6 +184,36 @@ fn filter_counts_what_does_not_pass() {
 }
 
 #[test]
+fn follow_reads_on_as_the_log_grows_and_is_rotated() {
+    let page = Page::new("follow");
+    let (log, out) = (page.example.folder().join("data/follow/app.log"), page.example.folder().join("out/follow"));
+    let line = |id| format!("{{\"id\":{id},\"op\":\"insert\",\"key\":\"door-{id}\",\"after\":{{\"state\":\"open\"}}}}\n");
+    let written = || -> usize {
+        let files = std::fs::read_dir(&out).into_iter().flatten().flatten();
+        files.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default().lines().count()).sum()
+    };
+    let mut running = page.example.start(&["--report", "none"]);
+    running.wait_until("the first lines", |_| written() == 3);
+    std::fs::write(&log, std::fs::read_to_string(&log).unwrap() + &line(4)).unwrap();
+    running.wait_until("a line more", |_| written() == 4);
+    std::fs::rename(&log, log.with_file_name("app.log.1")).unwrap();
+    std::fs::write(&log, line(5)).unwrap();
+    running.wait_until("the first line of the new log", |_| written() == 5);
+    running.signal("TERM");
+    let printed = running.wait();
+    assert!(printed.status.success(), "{}", printed.stderr);
+    let mut doors: Vec<&str> = printed.stdout.lines().collect();
+    doors.sort_unstable();
+    assert_eq!(doors, ["door-1 is shut", "door-2 is open", "door-3 is shut", "door-4 is open", "door-5 is open"]);
+    // What came while nobody read is read by the next run.
+    std::fs::write(&log, line(5) + &line(6)).unwrap();
+    let mut running = page.example.start(&["--report", "none"]);
+    running.wait_until("the line in between", |_| written() == 6);
+    running.signal("INT");
+    assert_eq!(running.wait().stdout, "door-6 is open\n");
+}
+
+#[test]
 fn own_operator_passes_on_the_last_of_each_key() {
     let page = Page::new("own_operator");
     let expected = ["account a stands at 4", "account b stands at 6", "account c stands at 8"];

@@ -8,7 +8,6 @@ mod place;
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -18,18 +17,17 @@ use highwater_operators::{Error, Result};
 use parking_lot::Mutex;
 
 use super::Reading;
-use super::content::Content;
+use super::content::{Content, FileId, id_of};
 use super::landmark::{Agreement, Landmark, Progress};
 use super::name::{Name, matches};
 
+/// Looks at start before something is said to be missing.
+const LOOKS_MAX: usize = 5;
 /// A compressed file is looked at when it has not changed for this long: before, it is still being written.
 const AT_REST: Duration = Duration::from_secs(1);
 
 /// A compressed file that ends too early and was not written for this long is torn.
 pub(super) const TORN_AFTER: Duration = Duration::from_secs(10);
-
-/// A file, whatever its path.
-pub(super) type FileId = (u64, u64);
 
 /// Where files are.
 #[derive(Clone, Debug)]
@@ -136,8 +134,17 @@ impl Catalog {
     /// Files that cannot be read; and partitions that the checkpoint continues and no file holds any more.
     pub fn begin(&self) -> Result<Vec<PartitionName>> {
         let state = &mut *self.state.lock();
+        let mut looks = 1;
         self.look_at_all(state, true)?;
-        self.refuse_missing(state)?;
+        while let Err(refusal) = self.refuse_missing(state) {
+            // A rotation under way renames and compresses files while they are listed.
+            if !self.reading.follow || looks == LOOKS_MAX {
+                return Err(refusal);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+            looks += 1;
+            self.look_at_all(state, true)?;
+        }
         refuse_doubtful(state)?;
         let mut names: Vec<(PathBuf, PartitionName)> = Vec::new();
         for (name, kin) in &mut state.partitions {
@@ -232,18 +239,17 @@ impl Catalog {
             let has_more = *compressed || *length > progress.offset;
             std::cmp::Reverse((has_more, !compressed, *length))
         });
-        for (_, _, _, path) in candidates {
+        for (id, _, _, path) in candidates {
             let open = || -> io::Result<Option<Located>> {
-                let mut content = Content::open(&path)?;
-                let metadata = fs::metadata(&path)?;
+                let mut content = Content::open_again(&path, id)?;
                 if self.judge(&path, &mut content, &of, &head, progress)? != Agreement::Whole {
                     return Ok(None);
                 }
                 if content.is_compressed() && content.at > progress.offset {
-                    content = Content::open(&path)?;
+                    content = Content::open_again(&path, id)?;
                 }
                 content.skip_to(progress.offset)?;
-                Ok(Some(Located { content, id: id_of(&metadata), head: head.clone() }))
+                Ok(Some(Located { content, id, head: head.clone() }))
             };
             match open() {
                 Ok(Some(located)) => return Ok(Some(located)),
@@ -451,10 +457,6 @@ fn refuse_doubtful(state: &State) -> Result {
         }
     }
     Ok(())
-}
-
-pub(super) fn id_of(metadata: &Metadata) -> FileId {
-    (metadata.dev(), metadata.ino())
 }
 
 /// Whether what failed may succeed a moment later: the file went, or is still being written.

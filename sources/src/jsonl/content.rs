@@ -1,8 +1,8 @@
 //! The content of a file: its bytes as they are, or as they were before compression. What a file is, its first bytes say.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
@@ -11,9 +11,18 @@ use zstd::stream::read::Decoder as ZstdDecoder;
 /// Bytes of a file read at once for a decoder.
 const RAW: usize = 64 * 1024;
 
+/// Device and inode: a file, whatever its path.
+pub(super) type FileId = (u64, u64);
+
+pub(super) fn id_of(metadata: &Metadata) -> FileId {
+    (metadata.dev(), metadata.ino())
+}
+
 /// The content of one file, read forwards. Compressed content is never held whole: a decoder keeps its window, no more.
 pub(super) struct Content {
     pub path: PathBuf,
+    /// The file, whatever its path is by now.
+    pub id: FileId,
     inner: Inner,
     /// Where the next byte stands in the content.
     pub at: u64,
@@ -66,12 +75,21 @@ impl Content {
             }
             _ => Inner::Plain(file),
         };
-        Ok(Content { path: path.to_owned(), inner, at: 0, later: None, ended: false })
+        Ok(Content { path: path.to_owned(), id: id_of(&metadata), inner, at: 0, later: None, ended: false })
+    }
+
+    /// Opens a file that was seen at a path. Another one may be there by now: then this one is not found.
+    pub fn open_again(path: &Path, id: FileId) -> io::Result<Content> {
+        let content = Content::open(path)?;
+        match content.id == id {
+            true => Ok(content),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     /// What comes from elsewhere and cannot be read again. Its reader says `WouldBlock` when there is nothing now.
     pub fn stream(name: &str, reader: Box<dyn Read + Send>) -> Content {
-        Content { path: name.into(), inner: Inner::Stream(reader), at: 0, later: None, ended: false }
+        Content { path: name.into(), id: (0, 0), inner: Inner::Stream(reader), at: 0, later: None, ended: false }
     }
 
     /// The file itself, if its bytes are its content.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use highwater_operators::Result;
 use highwater_operators::ingest::{Batch, Read, Reader};
 
-use super::catalog::{Catalog, FileId, TORN_AFTER, cannot};
-use super::content::Content;
+use super::catalog::{Catalog, TORN_AFTER, cannot};
+use super::content::{Content, FileId};
 use super::landmark::Landmark;
 use super::lines::{Lines, Step};
 

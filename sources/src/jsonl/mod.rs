@@ -228,6 +228,11 @@ impl Source for JsonLinesSource {
         Ok(Some(Arc::new(self.bound(known)?)))
     }
 
+    fn may_be_missing(&self, name: &str, token: &ResumeToken) -> bool {
+        let is_complete = Progress::from_token(token).is_some_and(|progress| progress.sealed);
+        name.starts_with("stdin-") || is_complete || (self.reading.follow && self.reading.missing_ok)
+    }
+
     fn bytes_before(&self, token: &ResumeToken) -> u64 {
         token.order
     }
@@ -303,8 +308,7 @@ impl Source for Bound {
     }
 
     fn may_be_missing(&self, name: &str, token: &ResumeToken) -> bool {
-        let is_complete = Progress::from_token(token).is_some_and(|progress| progress.sealed);
-        name.starts_with("stdin-") || is_complete || (self.reading.follow && self.reading.missing_ok)
+        self.description.may_be_missing(name, token)
     }
 
     fn bytes_before(&self, token: &ResumeToken) -> u64 {

@@ -6,8 +6,8 @@ use std::time::{Instant, SystemTime};
 
 use memchr::{memchr, memrchr};
 
-use super::{AT_REST, Catalog, Entry, FileId, Kin, Placed, State, TORN_AFTER};
-use crate::jsonl::content::Content;
+use super::{AT_REST, Catalog, Entry, Kin, Placed, State, TORN_AFTER};
+use crate::jsonl::content::{Content, FileId};
 use crate::jsonl::landmark::{Agreement, Landmark, Progress, WINDOW, compare};
 use crate::jsonl::name::{Head, Name};
 
@@ -35,7 +35,7 @@ impl Catalog {
         at_start: bool,
     ) -> io::Result<()> {
         let before = state.files.remove(&id);
-        let mut content = Content::open(path)?;
+        let mut content = Content::open_again(path, id)?;
         let compressed = content.is_compressed();
         let mut entry = Entry {
             path: path.to_owned(),
@@ -103,7 +103,7 @@ impl Catalog {
     }
 
     fn fit(&self, state: &State, entry: &mut Entry, id: FileId, head: &Head, name: &str, kin: &Kin) -> io::Result<Fit> {
-        let mut content = Content::open(&entry.path)?;
+        let mut content = Content::open_again(&entry.path, id)?;
         let fit = match judge(&mut content, head, &kin.name, kin.head(), &kin.progress)? {
             Agreement::Differs(at) => return Ok(Fit::Differs(at)),
             Agreement::SoFar => Fit::Begins,
@@ -114,21 +114,26 @@ impl Catalog {
         let others = state.files.iter().filter(|(other, file)| **other != id && file.placed == held);
         let other = others.max_by_key(|(_, file)| (!file.compressed, file.length)).map(|(id, file)| (*id, file.path.clone()));
         match other {
-            Some((other, path)) => Ok(self.beside(entry, other, &path, kin)?.map_or(fit, Fit::Differs)),
+            Some((other, path)) => Ok(self.beside((entry, id), (&path, other), kin)?.map_or(fit, Fit::Differs)),
             None => Ok(fit),
         }
     }
 
     /// Holds a file's content against that of the file which is read for a partition. Where neither begins with the other: a
     /// landmark of the file at the line in which they part.
-    fn beside(&self, entry: &mut Entry, other: FileId, path: &Path, kin: &Kin) -> io::Result<Option<Landmark>> {
+    fn beside(
+        &self,
+        (entry, id): (&mut Entry, FileId),
+        (path, other): (&Path, FileId),
+        kin: &Kin,
+    ) -> io::Result<Option<Landmark>> {
         let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
-        let mut theirs = match Content::open(path) {
+        let mut theirs = match Content::open_again(path, other) {
             Ok(content) => content,
             Err(error) if gone(&error) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut mine = Content::open(&entry.path)?;
+        let mut mine = Content::open_again(&entry.path, id)?;
         let from = match entry.same {
             Some((known, same)) if known == other && mine.plain().is_some() && theirs.plain().is_some() => same,
             _ => 0,
@@ -138,9 +143,8 @@ impl Catalog {
         let Some(at) = at else { return Ok(None) };
         // The other one may have been cut and written anew since it was placed: then the difference says nothing.
         let still = || -> io::Result<Agreement> {
-            let mut theirs = Content::open(path)?;
-            let head = Head::read(&mut theirs, true)?;
-            let mut theirs = Content::open(path)?;
+            let head = Head::read(&mut Content::open_again(path, other)?, true)?;
+            let mut theirs = Content::open_again(path, other)?;
             match head.first == Some(kin.name.first) {
                 true => judge(&mut theirs, &head, &kin.name, kin.head(), &kin.progress),
                 false => Ok(Agreement::SoFar),
@@ -163,7 +167,7 @@ impl Catalog {
         head: &[Landmark],
         progress: &Progress,
     ) -> io::Result<Agreement> {
-        let own = Head::read(&mut Content::open(path)?, true)?;
+        let own = Head::read(&mut Content::open_again(path, content.id)?, true)?;
         match own.first {
             None => Ok(Agreement::SoFar),
             // Nothing in common: that is no change of the content but another one.
