@@ -3,6 +3,7 @@
 //! Twenty changes are printed, as text or, with `--json`, in the envelope they came in. Try
 //! `cargo run --example stdout -- --report none --json > changes.jsonl`: nothing but changes stands in the file. What is printed
 //! cannot be taken back: after a crash up to `max_parallelism` lines are printed once more. `JsonLines::append` repeats none.
+//! With `--stdin` it prints what comes by standard input; what was under way in a crash is then lost, for it cannot be read again.
 
 use highwater::prelude::*;
 use highwater_examples::orders::dice::Dice;
@@ -15,6 +16,9 @@ struct Args {
     /// Print changes as JSON lines
     #[arg(long)]
     json: bool,
+    /// Read standard input
+    #[arg(long)]
+    stdin: bool,
 }
 
 fn main() -> highwater::Exit {
@@ -26,7 +30,8 @@ fn main() -> highwater::Exit {
                     format!("{:>3}  {} is {}", change.id(), change.key(), change.row().str("state").unwrap_or_default())
                 }),
             };
-            flow.source(JsonLines::file(INPUT)).fan_out([action("print", print)]).checkpoint(Checkpoint::every(millis(200)));
+            let input = if args.stdin { JsonLines::stdin() } else { JsonLines::file(INPUT) };
+            flow.source(input).fan_out([action("print", print)]).checkpoint(Checkpoint::every(millis(200)));
         },
     )
 }

@@ -1,5 +1,8 @@
 //! Runs every page-long example as a process, in a folder of its own, and holds it to what its page says.
 
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, Stdio};
+
 use highwater_examples::built::Example;
 use highwater_examples::orders::Report;
 use tempfile::TempDir;
@@ -211,6 +214,36 @@ fn follow_reads_on_as_the_log_grows_and_is_rotated() {
     running.wait_until("the line in between", |_| written() == 6);
     running.signal("INT");
     assert_eq!(running.wait().stdout, "door-6 is open\n");
+}
+
+#[test]
+fn stdout_prints_what_comes_by_standard_input_and_says_that_it_cannot_be_read_again() {
+    let page = Page::new("stdout");
+    let said = "standard input, which cannot be read again";
+    assert!(page.example.succeed(&["graph", "--stdin"]).contains(said));
+    assert!(page.example.succeed(&["check", "--stdin"]).contains(said));
+    let line = |n: u64| format!("{{\"id\":{n},\"op\":\"insert\",\"key\":\"lamp\",\"after\":{{\"state\":\"on\"}}}}\n");
+    // Each run's input is another one; a run is not held up by what an earlier one has read.
+    for (run, ends_by_itself) in [(0, true), (1, true), (2, false)] {
+        let mut child = page.example.command(&["--stdin", "--report", "none"]);
+        let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()).lines());
+        for n in 0..3 {
+            // Line by line: none waits for the next.
+            stdin.write_all(line(run * 10 + n).as_bytes()).unwrap();
+            assert!(stdout.next().unwrap().unwrap().trim_start().starts_with(&format!("{}  lamp", run * 10 + n)));
+        }
+        if ends_by_itself {
+            drop(stdin);
+        } else {
+            let sent = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
+            assert!(sent.success());
+        }
+        let ended = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert!(ended.status.success() && stderr.contains(said), "{stderr}");
+        assert_eq!(stdout.count(), 0);
+    }
 }
 
 #[test]

@@ -66,7 +66,7 @@ impl Progress {
         self.offset += read.len() as u64;
         self.closed |= !whole;
         self.sealed = false;
-        let window = line_length.max(BACK).min(WINDOW).min(read.len());
+        let window = line_length.clamp(BACK, WINDOW).min(read.len());
         self.last = Some(Landmark::of(&read[read.len() - window..], self.offset));
     }
 
@@ -90,7 +90,7 @@ impl Progress {
         let all = self.all();
         let mut detail = Vec::with_capacity(11 + all.len() * 20);
         detail.push(VERSION);
-        detail.push(u8::from(self.sealed) * SEALED | u8::from(self.closed) * CLOSED);
+        detail.push((u8::from(self.sealed) * SEALED) | (u8::from(self.closed) * CLOSED));
         detail.extend_from_slice(&self.lines.to_le_bytes());
         detail.push(all.len() as u8);
         for landmark in all {
