@@ -16,7 +16,7 @@ use super::landmark::Landmark;
 use super::lines::{Lines, Step};
 
 /// The longest that a new line waits to be seen.
-const PATIENCE: Duration = Duration::from_millis(20);
+const PATIENCE: Duration = Duration::from_millis(40);
 /// With more partitions than this, files of which all was read are closed meanwhile.
 const OPEN_MAX: usize = 128;
 
@@ -54,7 +54,7 @@ impl Follower {
         let count = self.catalog.count() as u32;
         let sealed = if self.lines.progress.sealed { Duration::from_millis(200) } else { PATIENCE };
         let patience = (Duration::from_millis(1) * (1 << self.quiet.min(8))).min(sealed);
-        // However many partitions there are, looking at them takes a hundredth of the time at most.
+        // However many partitions there are, looking at them takes little of the time.
         Read::Idle(patience.max(Duration::from_micros(500) * count.saturating_sub(OPEN_MAX as u32)))
     }
 

@@ -159,10 +159,12 @@ impl Lines {
             if !line.is_empty() {
                 let parsed = match line.len() > self.reading.line_max {
                     true => Err(self.too_long()),
-                    false => self.reading.envelope.parse(block.slice_ref(line), position),
+                    false => self.reading.envelope.read(block.slice_ref(line), position),
                 };
                 match parsed {
-                    Ok(change) => batch.changes.push(change),
+                    Ok(Some(change)) => batch.changes.push(change),
+                    // It rightly says nothing: a tombstone.
+                    Ok(None) => {}
                     Err(why) => {
                         let whole = end < block.len();
                         let rejected = self.reject(path, position, &why, line, whole);

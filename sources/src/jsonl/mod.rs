@@ -191,6 +191,7 @@ impl JsonLinesSource {
     }
 
     fn bound(&self, known: &[Known]) -> Result<Bound> {
+        self.reading.envelope.check().map_err(Error::stop)?;
         let reading = Arc::new(self.reading.clone());
         let catalog = match self.files() {
             Some(files) => Some(Arc::new(Catalog::new(reading.clone(), files, known)?)),

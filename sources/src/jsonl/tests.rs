@@ -346,14 +346,11 @@ fn what_is_no_file_is_refused_with_a_way_out() {
 
 #[test]
 fn an_envelope_of_ones_own_parses_the_lines() {
-    use highwater_operators::change::{Change, Operation, Parts};
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("in.txt");
-    fs::write(&path, "one\ntwo\n").unwrap();
-    let envelope = Envelope::new(|block, position| {
-        let id = String::from_utf8(block.to_vec()).map_err(|error| error.to_string())?;
-        let parts = Parts { id: &id, table: "", key: None, operation: Operation::Insert, time_ms: 0, before: None, after: None };
-        Change::new(block.clone(), position, parts)
-    });
-    assert_eq!(read_all(&JsonLinesSource::file(&path).envelope(envelope), None).ids, ["one", "two"]);
+    let path = folder.path().join("in.jsonl");
+    fs::write(&path, "{\"number\":\"one\"}\n{\"number\":\"two\"}\n").unwrap();
+    let source = JsonLinesSource::file(&path);
+    let error = source.clone().envelope(Envelope::rows("numbers")).partitions().unwrap_err().to_string();
+    assert!(error.contains(".id("), "{error}");
+    assert_eq!(read_all(&source.envelope(Envelope::rows("numbers").id("number")), None).ids, ["one", "two"]);
 }
