@@ -11,7 +11,7 @@ use super::content::Content;
 const AHEAD: usize = 4;
 const PIECE: usize = 256 * 1024;
 /// How long a read waits for something.
-const PATIENCE: Duration = Duration::from_millis(5);
+const PATIENCE: Duration = Duration::from_millis(25);
 
 /// Standard input; compressed if it begins so.
 pub(super) fn open() -> Content {
