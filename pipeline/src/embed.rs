@@ -42,7 +42,7 @@ where
     R: Built,
 {
     let build: Build = Arc::new(move |flow: &Flow<'_>| build(flow).built());
-    let plan = run::plan(&build)?;
+    let plan = run::plan_with(&build, &settings.tuning)?;
     if !plan.problems.is_empty() {
         return Err(Error::stop(format!("the pipeline is not complete:\n  - {}", plan.problems.join("\n  - "))));
     }

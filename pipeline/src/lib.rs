@@ -23,8 +23,8 @@
 //! [`flow`] is the builder, [`mod@program`] the command line around it, and [`mod@run`] runs what was built.
 
 mod commands;
-mod embed;
 pub mod config;
+mod embed;
 mod exposition;
 pub mod flow;
 mod input;
