@@ -1,7 +1,7 @@
 //! Messages: text or JSON on standard error, each place in the code at most so often.
 //!
 //! A message that comes a thousand times a second tells no more than one that comes ten times. Of each place in the code
-//! [`BURST`] messages pass per [`WINDOW`]; the rest is counted, and told with the window's end.
+//! `BURST` messages pass per `WINDOW`; the rest is counted, and told with the window's end.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, OnceLock};
