@@ -73,7 +73,7 @@ pub const ACTION_DURATION: Metric = metric(
     H,
     "seconds",
     ACTION,
-    "How long an attempt of the action takes; for a batch, each change counts",
+    "How long an attempt of the action takes; of a batch, each change counts; of a file, each write of what an epoch brought",
 );
 /// Lookups from a cache.
 pub const CACHE_HITS: Metric = metric("observer_cache_hits_total", C, "", LOOKUP, "Lookups answered from the cache");

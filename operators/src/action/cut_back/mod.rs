@@ -32,6 +32,7 @@ use crate::checkpoint::store::{Cause, CutBackFile, Note, Outcome, ParkedId, Reso
 use crate::error::Result;
 use crate::filter::Filters;
 use crate::guard::panic::guarded;
+use crate::metrics::ACTION_DURATION;
 use crate::offload::{Wake, mailbox};
 use crate::position::Epoch;
 use crate::process::Process;
@@ -117,7 +118,9 @@ pub(crate) fn write<'s>(
         // written under, whatever comes from the source.
         let mut standing = Some(capability);
         let output = match sink.open(process.generation, scope.index()) {
-            Ok(output) => Some(process.sink_writer.open(&spec.name, output)),
+            Ok(output) => {
+                Some(process.sink_writer.open(&spec.name, output, process.metrics.histogram(&ACTION_DURATION, &spec.name)))
+            }
             Err(error) => {
                 process.halt.fail(error);
                 None

@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use hashbrown::HashMap;
+use metrics::Histogram;
 use parking_lot::Mutex;
 
 use super::{CutBackOutput, Syncer};
@@ -46,7 +48,7 @@ struct Lengths {
 }
 
 enum Job {
-    Open(Arc<Progress>, Box<dyn CutBackOutput>, usize),
+    Open(Arc<Progress>, Box<dyn CutBackOutput>, usize, Histogram),
     Append { output: usize, bytes: Vec<u8>, epoch: Epoch, units: u64 },
     Ticket(Sender<()>),
     Close,
@@ -68,13 +70,14 @@ impl SinkWriter {
         (writer, thread)
     }
 
-    pub(super) fn open(&self, action: &str, output: Box<dyn CutBackOutput>) -> usize {
+    /// A new output. How long each write takes goes to `durations`.
+    pub(super) fn open(&self, action: &str, output: Box<dyn CutBackOutput>, durations: Histogram) -> usize {
         let progress = Arc::new(Progress { action: action.to_owned(), path: output.path(), lengths: Mutex::default() });
         let mut shared = self.shared.lock();
         shared.outputs.push(progress.clone());
         let number = shared.outputs.len() - 1;
         // Sent under the lock, so that numbers and jobs keep one order.
-        let _ = self.jobs.send(Job::Open(progress, output, number));
+        let _ = self.jobs.send(Job::Open(progress, output, number, durations));
         number
     }
 
@@ -135,6 +138,7 @@ struct Written {
     progress: Arc<Progress>,
     file: Box<dyn CutBackOutput>,
     length: u64,
+    durations: Histogram,
 }
 
 fn write_all(inbox: &Receiver<Job>, window: &InFlight, halt: &Halt) -> Result {
@@ -144,13 +148,15 @@ fn write_all(inbox: &Receiver<Job>, window: &InFlight, halt: &Halt) -> Result {
             return Ok(());
         }
         match job {
-            Job::Open(progress, output, number) => {
-                outputs.insert(number, Written { progress, file: output, length: 0 });
+            Job::Open(progress, output, number, durations) => {
+                outputs.insert(number, Written { progress, file: output, length: 0, durations });
             }
             Job::Append { output, bytes, epoch, units } => {
-                let Written { progress, file, length } =
+                let Written { progress, file, length, durations } =
                     outputs.get_mut(&output).expect("an output is opened before it is written");
+                let began = Instant::now();
                 file.append(&bytes)?;
+                durations.record(began.elapsed().as_secs_f64());
                 *length += bytes.len() as u64;
                 if halt.passes("sink.written") {
                     return Ok(());
