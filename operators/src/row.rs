@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::json::plain_until;
+
 /// A row of a change, or of a lookup. Cheap to copy; borrows from the change.
 ///
 /// A row answers alike whatever it is made of. *Absent* (no such row, or no such field), *null* and a value are three things.
@@ -245,13 +247,14 @@ impl<'a> Walk<'a> {
 
     /// Moves past a string, from its opening quote to behind its closing one.
     fn skip_string(&mut self) {
-        self.at += 1;
+        self.at = plain_until(self.text, self.at + 1);
         while let Some(byte) = self.text.get(self.at) {
             match byte {
                 b'"' => break,
                 b'\\' => self.at += 2,
                 _ => self.at += 1,
             }
+            self.at = plain_until(self.text, self.at);
         }
         self.at = (self.at + 1).min(self.text.len());
     }
