@@ -46,7 +46,7 @@ impl Dedup {
         Dedup { window: None, entries }
     }
 
-    /// Remembers at most so many ids, over all workers. Each takes about 60 bytes. Default of `within`: 10,000,000.
+    /// Remembers at most so many ids, over all workers. Each takes about 65 bytes. Default of `within`: 10,000,000.
     pub fn at_most(mut self, entries: usize) -> Self {
         self.entries = entries;
         self
