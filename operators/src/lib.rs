@@ -22,6 +22,7 @@ pub mod hash;
 pub mod heritage;
 pub mod in_flight;
 pub mod ingest;
+pub mod json;
 pub mod lookup;
 pub mod meter;
 pub mod metrics;

@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::json::plain_until;
+
 /// A row of a change, or of a lookup. Cheap to copy; borrows from the change.
 ///
 /// A row answers alike whatever it is made of. *Absent* (no such row, or no such field), *null* and a value are three things.
@@ -78,6 +80,19 @@ impl<'a> Row<'a> {
     /// One field as text: `None` if it is absent or null.
     pub fn str(&self, field: &str) -> Option<Cow<'a, str>> {
         self.get(field)?.text()
+    }
+
+    /// Whether a field is there and has this value, as [`str`](Self::str) would give it. Costs less: what is compared need not be
+    /// looked at as text.
+    pub fn has(&self, field: &str, value: &str) -> bool {
+        match self.0 {
+            Form::Json(object) => match Walk::new(object).find(|(name, _)| is_name(name, field)) {
+                None | Some((_, [b'n', ..])) => false,
+                Some((_, [b'"', inner @ .., b'"'])) => is_name(inner, value),
+                Some((_, other)) => other == value.as_bytes(),
+            },
+            _ => self.str(field).as_deref() == Some(value),
+        }
     }
 
     /// One field, parsed: `None` if it is absent, null or does not parse.
@@ -232,13 +247,14 @@ impl<'a> Walk<'a> {
 
     /// Moves past a string, from its opening quote to behind its closing one.
     fn skip_string(&mut self) {
-        self.at += 1;
+        self.at = plain_until(self.text, self.at + 1);
         while let Some(byte) = self.text.get(self.at) {
             match byte {
                 b'"' => break,
                 b'\\' => self.at += 2,
                 _ => self.at += 1,
             }
+            self.at = plain_until(self.text, self.at);
         }
         self.at = (self.at + 1).min(self.text.len());
     }
@@ -372,7 +388,11 @@ mod tests {
                 };
                 assert_eq!(sorted(all), sorted(expected), "seed {seed}: {text}");
                 for (name, value) in &object {
-                    assert_eq!(row.get(name).map(json_of).as_ref(), Some(value), "seed {seed}: {name:?} in {text}");
+                    let text = row.str(name);
+                    let expected = text.as_deref().unwrap_or("null").to_owned();
+                    assert_eq!(row.has(name, &expected), text.is_some(), "seed {seed}: {name:?}");
+                    assert!(!row.has(name, &format!("{expected}x")), "seed {seed}: {name:?}");
+                    assert_eq!(row.get(name).map(json_of).as_ref(), Some(value), "seed {seed}: {name:?}");
                 }
             }
         }

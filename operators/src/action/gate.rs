@@ -53,6 +53,7 @@ impl Gate {
             };
             let failed = match verdict {
                 Verdict::Met(..) => None,
+                _ if !change.has_failed() => None,
                 _ => change.attachments().find_map(|found| Some((found.stage(), found.failure()?))),
             };
             let verdict = match failed {
@@ -79,7 +80,7 @@ impl Gate {
             self.passes.resize_with(changes.len(), || Ok(true));
             return;
         };
-        let asks = |change: &Change| change.attachments().all(|found| found.failure().is_none());
+        let asks = |change: &Change| !change.has_failed();
         let passes = &mut self.passes;
         if guarded(|| passes.extend(changes.iter().map(|change| Ok(!asks(change) || when(change))))).is_err() {
             self.passes.clear();

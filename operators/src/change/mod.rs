@@ -52,7 +52,7 @@ impl Operation {
 
 /// One change event.
 ///
-/// It owns a slice of the block it was read in and 62 bytes of places in it, 96 bytes in all, so that making,
+/// It owns a slice of the block it was read in and 70 bytes of places in it, 104 bytes in all, so that making,
 /// exchanging and dropping one costs some 50 ns and no allocation. Rows are parsed when a field is asked for.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Change {
@@ -69,10 +69,17 @@ pub struct Change {
     key: (u16, u16),
     table_start: u16,
     table_length: u8,
-    operation: Operation,
+    /// The operation in the two low bits, and [`FAILED`].
+    marks: u8,
+    /// Made where the change is made, while its line is in the cache; 0 where that is not known, and then made when asked for.
+    #[serde(skip)]
+    key_hash: u64,
 }
 
-const _: () = assert!(std::mem::size_of::<Change>() <= 96);
+const _: () = assert!(std::mem::size_of::<Change>() <= 104);
+
+/// Marks a change to which a stage has attached that it failed: nobody else need look at what is attached.
+const FAILED: u8 = 4;
 
 /// Longest id and longest key, in bytes.
 pub const NAME_MAX: usize = 32 * 1024;
@@ -122,20 +129,22 @@ impl Change {
         if rows.max(block.len()) > u32::MAX as usize / 2 {
             return Err(format!("the change is {rows} bytes long; at most 2 GiB are allowed"));
         }
-        Ok(Self::in_place(&block, position, &parts).unwrap_or_else(|| Self::copied(position, &parts)))
+        Ok(Self::in_place(block, position, &parts).unwrap_or_else(|| Self::copied(position, &parts)))
     }
 
-    fn in_place(block: &Bytes, position: Position, parts: &Parts<'_>) -> Option<Self> {
+    fn in_place(block: Bytes, position: Position, parts: &Parts<'_>) -> Option<Self> {
         let name = |text: &str| {
-            let (start, length) = place(block, text)?;
+            let (start, length) = place(&block, text)?;
             Some((u16::try_from(start).ok().filter(|start| *start != NONE)?, length as u16))
         };
         let row = |text: Option<&str>| match text {
             None => Some(NO_ROW),
-            Some(text) => place(block, text).map(|(start, length)| (start as u32, length as u32)),
+            Some(text) => place(&block, text).map(|(start, length)| (start as u32, length as u32)),
         };
         let table = name(parts.table)?;
+        let key = parts.key.unwrap_or(parts.id);
         Some(Change {
+            key_hash: xxh3_64(key.as_bytes()),
             found: None,
             time_ms: parts.time_ms,
             at: position.at,
@@ -147,8 +156,8 @@ impl Change {
             key: parts.key.map_or(Some((NONE, 0)), name)?,
             table_start: table.0,
             table_length: table.1 as u8,
-            operation: parts.operation,
-            block: block.clone(),
+            marks: parts.operation as u8,
+            block,
         })
     }
 
@@ -161,6 +170,7 @@ impl Change {
             (start as u32, piece.len() as u32)
         });
         Change {
+            key_hash: xxh3_64(parts.key.unwrap_or(parts.id).as_bytes()),
             block: block.freeze(),
             found: None,
             time_ms: parts.time_ms,
@@ -173,7 +183,7 @@ impl Change {
             key: if parts.key.is_some() { (key.0 as u16, key.1 as u16) } else { (NONE, 0) },
             table_start: table.0 as u16,
             table_length: table.1 as u8,
-            operation: parts.operation,
+            marks: parts.operation as u8,
         }
     }
 
@@ -183,12 +193,12 @@ impl Change {
             id: self.id(),
             table: self.table(),
             key: (self.key.0 != NONE).then(|| self.key()),
-            operation: self.operation,
+            operation: self.operation(),
             time_ms: self.time_ms,
             before: self.row_text(self.before),
             after: self.row_text(self.after),
         };
-        Change { found: self.found.clone(), ..Self::copied(self.position(), &parts) }
+        Change { found: self.found.clone(), marks: self.marks, ..Self::copied(self.position(), &parts) }
     }
 
     /// Whether every piece lies in the block and is text: of a change that came from outside as bytes nothing else says so.
@@ -240,7 +250,12 @@ impl Change {
 
     /// What happened.
     pub fn operation(&self) -> Operation {
-        self.operation
+        match self.marks & 3 {
+            0 => Operation::Insert,
+            1 => Operation::Update,
+            2 => Operation::Delete,
+            _ => Operation::Read,
+        }
     }
 
     /// Commit time in Unix milliseconds.
@@ -275,7 +290,7 @@ impl Change {
 
     /// Whether `field` has `value` after this change and had not before: an insert with it counts, a delete never does.
     pub fn became(&self, field: &str, value: &str) -> bool {
-        self.after().str(field).as_deref() == Some(value) && self.before().str(field).as_deref() != Some(value)
+        self.after().has(field, value) && !self.before().has(field, value)
     }
 
     /// Whether this change gave `field` another value: on an insert if it has one, on a delete never.
@@ -285,7 +300,21 @@ impl Change {
 
     /// The hash of the key that decides worker and shard. The same in every run and on every machine.
     pub fn key_hash(&self) -> u64 {
-        xxh3_64(self.key_bytes())
+        if self.key_hash == 0 { xxh3_64(self.key_bytes()) } else { self.key_hash }
+    }
+
+    /// Reads a byte where the id and the key stand. Done for many changes in a row, with nothing in between, it brings them
+    /// into the cache together.
+    pub(crate) fn touch(&self) -> u8 {
+        let first = |piece: &[u8]| piece.first().copied().unwrap_or_default();
+        first(self.id_bytes()) ^ first(self.key_bytes())
+    }
+
+    /// The same for the row: a byte of each line of the cache that it stands in, up to some.
+    pub(crate) fn touch_row(&self) -> u8 {
+        let (start, length) = if self.after == NO_ROW { self.before } else { self.after };
+        let row = self.block.get(start as usize..(start as usize).saturating_add(length as usize)).unwrap_or_default();
+        row.iter().step_by(64).take(4).fold(0, |touched, byte| touched ^ byte)
     }
 
     /// The key, not looked at as text: for hashing.
@@ -314,10 +343,18 @@ impl Change {
 
     /// [`attach`](Self::attach), for a share of the node that is the change's already.
     pub(crate) fn attach_own(&mut self, found: Arc<Found>) {
+        if found.failure().is_some() {
+            self.marks |= FAILED;
+        }
         self.found = Some(match self.found.take() {
             None => found,
             earlier => Arc::new(Found { next: earlier, ..Found::clone(&found) }),
         });
+    }
+
+    /// Whether a stage failed for this change. Does not look at what is attached.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.marks & FAILED != 0
     }
 
     /// The stage that failed for this change, if one did.
@@ -329,6 +366,7 @@ impl Change {
     pub fn heal(&mut self, stage: &str) {
         let kept: Vec<Found> = self.attachments().filter(|found| *found.lookup != *stage).cloned().collect();
         self.found = None;
+        self.marks &= !FAILED;
         for found in kept.into_iter().rev() {
             self.attach(&Arc::new(Found { next: None, ..found }));
         }
@@ -418,7 +456,7 @@ impl fmt::Debug for Change {
             .field("id", &self.id())
             .field("table", &self.table())
             .field("key", &self.key())
-            .field("operation", &self.operation)
+            .field("operation", &self.operation())
             .field("time_ms", &self.time_ms)
             .field("position", &self.position())
             .field("before", &self.before())
@@ -431,8 +469,8 @@ impl fmt::Debug for Change {
 impl PartialEq for Change {
     /// Two changes are equal if they say the same; where their bytes stand does not matter.
     fn eq(&self, other: &Self) -> bool {
-        (self.id(), self.table(), self.key(), self.operation, self.time_ms, self.position())
-            == (other.id(), other.table(), other.key(), other.operation, other.time_ms, other.position())
+        (self.id(), self.table(), self.key(), self.operation(), self.time_ms, self.position())
+            == (other.id(), other.table(), other.key(), other.operation(), other.time_ms, other.position())
             && self.row_text(self.before) == other.row_text(other.before)
             && self.row_text(self.after) == other.row_text(other.after)
     }
@@ -504,6 +542,23 @@ mod tests {
         assert!(step(Some("{\"s\":\"new\"}"), Some("{\"s\":\"paid\"}")));
         assert!(!step(Some("{\"s\":\"paid\"}"), Some("{\"s\":\"paid\"}")));
         assert!(!step(Some("{\"s\":\"paid\"}"), None));
+    }
+
+    #[test]
+    fn a_failure_is_marked_until_it_is_healed() {
+        for operation in [Operation::Insert, Operation::Update, Operation::Delete, Operation::Read] {
+            let mut change = Change::new(Bytes::new(), AT, Parts { operation, ..parts() }).unwrap();
+            for stage in ["a", "b"] {
+                assert!(!change.has_failed());
+                change.attach(&Arc::new(Found::nothing("c".into())));
+                change.attach(&Arc::new(Found::failed(stage.into(), "no answer".into())));
+                let copy = change.detached();
+                assert!(change.has_failed() && copy.has_failed());
+                assert_eq!((copy.operation(), copy.failed_stage().as_deref()), (operation, Some(stage)));
+                change.heal(stage);
+            }
+            assert!(!change.has_failed() && change.failed_stage().is_none());
+        }
     }
 
     #[test]

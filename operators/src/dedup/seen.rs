@@ -1,14 +1,14 @@
 //! The seen-set in memory: which ids were seen, where each was first seen, and when.
 //!
-//! Entries stand in a ring in the order in which they came, 48 bytes each; a table of 32-bit places finds them by hash. So
-//! a million ids take about 60 MB, the oldest are dropped at no cost, and what is new since a save is the end of the ring.
+//! Entries stand in a ring in the order in which they came, 48 bytes each; a table of 64-bit places finds them by hash. So
+//! a million ids take about 65 MB, the oldest are dropped at little cost, and what is new since a save is the end of the ring.
 
 use std::collections::VecDeque;
 
-use hashbrown::HashTable;
-
 use crate::checkpoint::report::Oldest;
 use crate::checkpoint::store::ChangeHash;
+use crate::dedup::places::Places;
+use crate::dedup::ring::Ring;
 use crate::position::{Epoch, Position};
 
 /// Bytes of an encoded entry: shard, hash, partition, at, within, time.
@@ -27,6 +27,10 @@ impl Entry {
     fn new(hash: ChangeHash, position: Position, time_ms: i64) -> Self {
         let Position { partition, at, within } = position;
         Entry { hash: [hash as u64, (hash >> 64) as u64], at, within, time_ms, partition }
+    }
+
+    fn hash(&self) -> ChangeHash {
+        ChangeHash::from(self.hash[1]) << 64 | ChangeHash::from(self.hash[0])
     }
 
     fn position(&self) -> Position {
@@ -48,12 +52,12 @@ pub enum Seen {
 /// Ids seen, and where first.
 #[derive(Debug)]
 pub struct SeenSet {
-    ring: VecDeque<Entry>,
+    ring: Ring<Entry>,
     /// Number of the entry at the front of the ring; numbers only grow, and wrap.
     front: u32,
     /// Numbers of entries, by hash. An id that came again outside its window has several entries: each answers for the
     /// changes of its own time, and with only the newest, a copy read late would meet the wrong one.
-    places: HashTable<u32>,
+    places: Places,
     /// By age: up to which number (exclusive) entries are of this age, and the latest time among them.
     ages: VecDeque<(Oldest, u32, i64)>,
     window_ms: Option<i64>,
@@ -77,9 +81,9 @@ impl SeenSet {
     /// A set with a window in the changes' own time, if any, and in entries.
     pub fn new(window_ms: Option<i64>, entries_max: usize) -> Self {
         SeenSet {
-            ring: VecDeque::new(),
+            ring: Ring::new(),
             front: 0,
-            places: HashTable::new(),
+            places: Places::new(),
             ages: VecDeque::new(),
             window_ms,
             entries_max: entries_max.max(1),
@@ -87,17 +91,19 @@ impl SeenSet {
         }
     }
 
+    /// Brings what a look at these hashes will touch into the cache. Asked for one by one, each would be waited for.
+    pub fn look_ahead(&self, hashes: &[ChangeHash]) {
+        let touched = hashes.iter().fold(0, |touched, hash| touched ^ self.places.first_slot(*hash));
+        std::hint::black_box(touched);
+    }
+
     /// Looks a change up and enters it if it is new.
     pub fn see(&mut self, hash: ChangeHash, position: Position, time_ms: i64, age: Oldest) -> Seen {
         let entry = Entry::new(hash, position, time_ms);
-        let (ring, front) = (&self.ring, self.front);
-        let place = |number: u32| ring[number.wrapping_sub(front) as usize];
         let mut seen = Seen::New;
-        for number in self.places.iter_hash(entry.hash[0]) {
-            let first = place(*number);
-            if first.hash != entry.hash {
-                continue;
-            }
+        for number in self.places.candidates(hash) {
+            let place = number.wrapping_sub(self.front) as usize;
+            let Some(first) = self.ring.get(place).filter(|first| first.hash == entry.hash) else { continue };
             if first.position() == position {
                 return Seen::Again;
             }
@@ -108,8 +114,8 @@ impl SeenSet {
         if seen == Seen::Duplicate {
             return seen;
         }
-        let number = front.wrapping_add(ring.len() as u32);
-        self.places.insert_unique(entry.hash[0], number, |known| place_or(ring, front, *known, &entry).hash[0]);
+        let number = self.front.wrapping_add(self.ring.len() as u32);
+        self.places.insert(hash, number);
         self.ring.push_back(entry);
         match self.ages.back_mut() {
             Some((last, upto, time_max)) if *last == age => {
@@ -130,17 +136,21 @@ impl SeenSet {
             self.below.time_max = self.below.time_max.max(*time_max);
             self.below.ages += 1;
         }
+        let mut looked_ahead = 0;
         while self.below.ages > 0 {
-            let oldest = self.ring.front().expect("an age has entries");
+            let oldest = self.ring.get(0).expect("an age has entries");
             let too_old = self.window_ms.is_some_and(|window| oldest.time_ms.saturating_add(window) < self.below.time_max);
-            let too_many = self.below.upto.wrapping_sub(self.front) as usize > self.entries_max;
-            if !too_old && !too_many {
+            let too_many = (self.below.upto.wrapping_sub(self.front) as usize).saturating_sub(self.entries_max);
+            if !too_old && too_many == 0 {
                 break;
             }
-            let number = self.front;
-            if let Ok(place) = self.places.find_entry(oldest.hash[0], |known| *known == number) {
-                place.remove();
+            if looked_ahead == 0 {
+                looked_ahead = too_many.clamp(1, 64);
+                let next = (0..looked_ahead).filter_map(|place| self.ring.get(place));
+                std::hint::black_box(next.fold(0, |touched, entry| touched ^ self.places.first_slot(entry.hash())));
             }
+            looked_ahead -= 1;
+            self.places.remove(oldest.hash(), self.front);
             self.ring.pop_front();
             self.front = self.front.wrapping_add(1);
             if self.ages.front().is_some_and(|(_, upto, _)| *upto == self.front) {
@@ -162,13 +172,8 @@ impl SeenSet {
 
     /// Whether none is held.
     pub fn is_empty(&self) -> bool {
-        self.ring.is_empty()
+        self.ring.len() == 0
     }
-}
-
-/// The entry of a number, also of the one that is about to be pushed.
-fn place_or(ring: &VecDeque<Entry>, front: u32, number: u32, new: &Entry) -> Entry {
-    ring.get(number.wrapping_sub(front) as usize).copied().unwrap_or(*new)
 }
 
 /// Appends an entry to a state segment. The shard is that of the change's key, by which entries are dealt to workers.

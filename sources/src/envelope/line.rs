@@ -5,6 +5,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::quick;
+
 /// Most fields at the top of a line that an envelope may name.
 pub(super) const NAMES_MAX: usize = 16;
 
@@ -18,8 +20,7 @@ pub(super) type Found<'a> = [Option<&'a str>; NAMES_MAX];
 impl Names {
     /// The number of a name, or `None` if there are too many.
     pub(super) fn number(&mut self, name: &str) -> Option<usize> {
-        let known = self.0.iter().position(|known| **known == *name);
-        known.or_else(|| {
+        self.known(name).or_else(|| {
             (self.0.len() < NAMES_MAX).then(|| {
                 self.0.push(name.into());
                 self.0.len() - 1
@@ -32,6 +33,18 @@ impl Names {
     /// # Errors
     /// The line is not one whole JSON object, or a named field stands twice.
     pub(super) fn find_in<'a>(&self, line: &'a str) -> Result<Found<'a>, String> {
+        match quick::find(self, line) {
+            Some(found) => Ok(found),
+            None => self.find_by_parser(line),
+        }
+    }
+
+    /// The number of a name, if an envelope asks for it.
+    pub(super) fn known(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|known| **known == *name)
+    }
+
+    pub(super) fn find_by_parser<'a>(&self, line: &'a str) -> Result<Found<'a>, String> {
         let mut input = serde_json::Deserializer::from_str(line);
         let found = Line(self).deserialize(&mut input).map_err(|error| explain(&error))?;
         input.end().map_err(|error| explain(&error))?;
@@ -90,7 +103,7 @@ impl Visitor<'_> for Name<'_> {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Option<usize>, E> {
-        Ok(self.0.0.iter().position(|known| **known == *name))
+        Ok(self.0.known(name))
     }
 }
 

@@ -26,6 +26,7 @@ mod line;
 mod mapped;
 mod path;
 pub(crate) mod piece;
+mod quick;
 
 use std::sync::Arc;
 
