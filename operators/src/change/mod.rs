@@ -202,7 +202,11 @@ impl Change {
     }
 
     /// Whether every piece lies in the block and is text: of a change that came from outside as bytes nothing else says so.
-    pub(crate) fn is_sound(&self) -> bool {
+    pub(crate) fn is_sound(&mut self) -> bool {
+        // Records of before there was a mark have none.
+        if self.attachments().any(|found| found.failure().is_some()) {
+            self.marks |= FAILED;
+        }
         let name = |(start, length): (u16, u16)| (u64::from(start), u64::from(length));
         let row = |(start, length): (u32, u32)| (u64::from(start), u64::from(length));
         let table = (u64::from(self.table_start), u64::from(self.table_length));

@@ -179,7 +179,8 @@ pub(super) fn encode(value: &impl Serialize, into: Vec<u8>) -> Result<Vec<u8>> {
 
 /// A parked record as it was attached.
 pub(super) fn decode_parked(bytes: &Bytes) -> Option<Parked> {
-    postcard::from_bytes(bytes).ok().filter(|parked: &Parked| parked.change.is_sound())
+    let mut parked: Parked = postcard::from_bytes(bytes).ok()?;
+    parked.change.is_sound().then_some(parked)
 }
 
 #[cfg(test)]
