@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, NoopRecorder, Recorder, Unit};
 
 use crate::action::stats::ActionStats;
+use crate::dedup::stats::DedupStats;
 use crate::epoch::unix_ms;
 use crate::ingest::stats::ReaderStats;
 use crate::lookup::cache::CacheStats;
@@ -100,6 +101,8 @@ pub const CACHE_LOOKUP: Metric =
     metric("highwater_cache_lookup_mean_seconds", G, "seconds", LOOKUP, "What one lookup in the cache takes on average");
 /// Duplicates.
 pub const DUPLICATES: Metric = metric("highwater_duplicates_total", C, "", OPERATOR, "Changes dropped as duplicates");
+/// Ids that are remembered.
+pub const DEDUP_IDS: Metric = metric("highwater_dedup_ids", G, "", OPERATOR, "Ids that dedup remembers, over all workers");
 /// Rejected lines.
 pub const REJECTED: Metric = metric("highwater_rejected_total", C, "", SOURCE, "What was read and is no change; it is parked");
 /// Filtered changes.
@@ -186,6 +189,7 @@ pub const ALL: &[&Metric] = &[
     &CACHE_FILL,
     &CACHE_LOOKUP,
     &DUPLICATES,
+    &DEDUP_IDS,
     &REJECTED,
     &FILTERED,
     &DELIVERED,
@@ -266,6 +270,9 @@ impl Metrics {
             self.counter(&ACTIONS_FAILED, &action).absolute(failed);
             self.gauge(&CALLS, &action).set(stats.running.load(Ordering::Relaxed) as f64);
             self.gauge(&RETRYING, &action).set(stats.retrying.load(Ordering::Relaxed) as f64);
+        }
+        for (operator, stats) in process.figures.all::<DedupStats>() {
+            self.gauge(&DEDUP_IDS, &operator).set(stats.ids() as f64);
         }
         self.collect_lookups(process);
         self.collect_readers(process);

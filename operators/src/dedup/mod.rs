@@ -7,6 +7,7 @@
 mod places;
 mod ring;
 pub mod seen;
+pub mod stats;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::change::Change;
 use crate::checkpoint::report::{Oldest, Report};
 use crate::checkpoint::store::{Cause, ChangeHash};
 use crate::dedup::seen::{ENTRY, Seen, SeenSet, decode, encode};
+use crate::dedup::stats::DedupStats;
 use crate::hash::ChangeHasher;
 use crate::position::{Epoch, Position};
 use crate::process::{Process, owns, shard};
@@ -99,6 +101,9 @@ impl<'s> DedupExt<'s> for StreamVec<'s, Epoch, Change> {
         let mut reports_out = OutputBuilder::<Epoch, CapacityContainerBuilder<Vec<Report>>>::from(reports_out);
         let mut memory = Memory::restore(process, name, dedup, scope.index(), scope.peers());
         let duplicates = process.books.line(&format!("duplicate {name}"));
+        let stats = process.figures.get_or_make(name, DedupStats::default);
+        let mut held = memory.seen.len();
+        stats.moved(0, held);
         let (process, worker, name) = (process.clone(), scope.index(), name.to_owned());
         builder.build(move |mut capabilities| {
             let mut at_start = capabilities.pop();
@@ -130,6 +135,8 @@ impl<'s> DedupExt<'s> for StreamVec<'s, Epoch, Change> {
                         }
                     }
                     memory.seen.evict(process.saved_epoch());
+                    stats.moved(held, memory.seen.len());
+                    held = memory.seen.len();
                     let mut reports = reports_handle.session(&capability);
                     if dropped > 0 {
                         duplicates.add(dropped);

@@ -1,0 +1,152 @@
+//! Every metric of the list is there and says what the pipeline did.
+
+mod support;
+#[allow(dead_code)]
+#[path = "support/web.rs"]
+mod web;
+
+use std::sync::Arc;
+
+use highwater::operators::change::{Change, Parts};
+use highwater::operators::in_flight::InFlight;
+use highwater::operators::ingest::source::PartitionName;
+use highwater::operators::ingest::{Batch, Partition, Read, Reader, Rejected, Source};
+use highwater::operators::metrics::{ALL, Kind};
+use highwater::operators::{Position, ResumeToken};
+use highwater::prelude::*;
+use highwater::run::Control;
+use highwater::settings::Settings;
+use tokio::sync::Semaphore;
+
+/// Changes, a broken line among them and each tenth a duplicate; it does not end.
+#[derive(Clone)]
+struct Endless;
+
+impl Source for Endless {
+    fn kind(&self) -> &'static str {
+        "endless"
+    }
+
+    fn place(&self) -> String {
+        "memory".to_owned()
+    }
+
+    fn partitions(&self) -> Result<Vec<PartitionName>> {
+        Ok(vec![PartitionName { name: "only".to_owned(), bytes: None }])
+    }
+
+    fn open(&self, partition: &Partition, from: Option<&ResumeToken>, window: &Arc<InFlight>) -> Result<Box<dyn Reader>> {
+        let next = from.map_or(0, |token| token.order);
+        Ok(Box::new(EndlessReader { partition: partition.id, next, window: window.clone() }))
+    }
+}
+
+struct EndlessReader {
+    partition: u32,
+    next: u64,
+    window: Arc<InFlight>,
+}
+
+impl Reader for EndlessReader {
+    fn read(&mut self, batch: &mut Batch) -> Result<Read> {
+        for at in self.next..self.next + 10 {
+            let position = Position { partition: self.partition, at, within: 0 };
+            if at % 100 == 7 {
+                batch.rejected.push(Rejected { position, why: "no change".to_owned(), text: "{".to_owned() });
+                continue;
+            }
+            let id = format!("c{}", if at % 10 == 9 { at - 1 } else { at });
+            let row = format!(r#"{{"customer":"u{}"}}"#, at % 50);
+            let (key, operation) = (Some(id.as_str()), Operation::Insert);
+            let parts = Parts { id: &id, table: "", key, operation, time_ms: at as i64, before: None, after: Some(&row) };
+            let block = self.window.block(row.clone().into_bytes(), row.len());
+            batch.changes.push(Change::new(block, position, parts).expect("the pieces are short"));
+        }
+        self.next += 10;
+        batch.bytes = 300;
+        batch.token = ResumeToken { order: self.next, ..ResumeToken::default() };
+        Ok(Read::Some)
+    }
+}
+
+/// Goal: no metric of the list is forgotten anywhere. Method: a pipeline in which everything happens that one counts, asked by
+/// HTTP until each metric has a value above nothing; run twice, the first time crashed, so that something is read again.
+#[test]
+fn every_metric_of_the_list_is_really_updated() {
+    let folder = support::folder();
+    let data = folder.path().join("data");
+    let door = Arc::new(Semaphore::new(300));
+    let (shut, out) = (door.clone(), folder.path().join("out"));
+    let build = support::build(move |flow| {
+        let door = shut.clone();
+        let customers = Lookup::by("customer")
+            .from(load(|keys: Vec<String>| async move {
+                if rand::random_bool(0.2) {
+                    return Err(Error::retry("away"));
+                }
+                tokio::time::sleep(millis(1)).await;
+                Ok(vec![Some(Fields::new([("tier", Some("pro"))])); keys.len()])
+            }))
+            .attempts(100)
+            .backoff(millis(1), millis(2))
+            .cache(Cache::lru(10).ttl(millis(20)));
+        let calls = run(move |change| {
+            let door = door.clone();
+            async move {
+                match change.id().as_bytes().last() {
+                    Some(b'3') => return Err(Error::park("never")),
+                    Some(b'4') => return Err(Error::retry("not now")),
+                    _ => {}
+                }
+                door.acquire().await?.forget();
+                Ok(())
+            }
+        });
+        flow.source(Endless)
+            .dedup(Dedup::latest(1_000))
+            .lookup("customer", customers)
+            .fan_out([
+                action("calls", calls)
+                    .when(|change| !change.id().ends_with('5'))
+                    .backoff(millis(300), millis(300))
+                    .attempts(2),
+                action("files", JsonLines::append(&out)),
+            ])
+            .checkpoint(Checkpoint::every(millis(5)));
+        Ok(())
+    });
+    let settings = Settings { listen: web::anywhere(), in_flight_changes: 400, ..support::settings(data.clone(), 2) };
+    let crashed = Control::default();
+    crashed.crash_at(highwater::operators::testing::failpoint::ACTION_ANSWERED, 10);
+    support::start(&settings, &build, crashed).end().expect("a crash is no error");
+    door.add_permits(600);
+
+    let running = support::start(&settings, &build, Control::default());
+    let url = web::monitor(&data);
+    let mut seen = std::collections::BTreeSet::new();
+    web::wait("a value for each metric", || {
+        let (code, text) = web::get(&format!("{url}/metrics"));
+        assert_eq!(code, 200, "{text}");
+        for metric in ALL {
+            let name = if metric.kind == Kind::Histogram { format!("{}_count", metric.name) } else { metric.name.to_owned() };
+            let is_there = text.lines().any(|line| {
+                let value = line.strip_prefix(&name).filter(|rest| rest.starts_with(['{', ' ']));
+                value.and_then(|rest| rest.rsplit(' ').next()?.parse::<f64>().ok()).is_some_and(|value| value > 0.0)
+            });
+            if is_there {
+                seen.insert(metric.name);
+            }
+        }
+        // The door stands open a crack, so that something moves while something waits.
+        door.add_permits(1);
+        let missing: Vec<&str> = ALL.iter().map(|metric| metric.name).filter(|name| !seen.contains(name)).collect();
+        if missing.len() <= 3 {
+            eprintln!("still missing: {missing:?}");
+        }
+        missing.is_empty().then_some(())
+    });
+    door.add_permits(1_000_000);
+    running.control.stop();
+    running.control.stop();
+    running.end().expect("a run that is stopped ends without an error");
+}
