@@ -221,7 +221,7 @@ fn mistakes_on_the_command_line_are_explained() {
     let file = shop.orders.fail(1, &["--input", "orders.jsonl", "--customers", "customers.csv", "--data", "customers.csv"]);
     check_says(&file, &["error: customers.csv is a file; --data names the directory"]);
     let folder = shop.orders.fail(1, &["--input", ".", "--customers", "customers.csv", "--data", "other"]);
-    check_says(&folder, &["error: ", ". is a directory; name a file of JSON lines"]);
+    check_says(&folder, &["error: ", "cannot read .: it is a directory; name a file of JSON lines"]);
 }
 
 #[test]

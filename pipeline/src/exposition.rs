@@ -21,7 +21,7 @@ struct Inner {
 
 impl Exposition {
     /// A place for metrics, and the metrics that go there. Every metric bears the pipeline's name as a label.
-    pub(crate) fn new(pipeline: &str) -> (Self, Metrics) {
+    pub(crate) fn gather(pipeline: &str) -> (Option<Self>, Metrics) {
         let recorder = || {
             let builder = PrometheusBuilder::new().add_global_label("pipeline", pipeline);
             builder.set_buckets(&BUCKETS).expect("there are buckets").build_recorder()
@@ -31,7 +31,7 @@ impl Exposition {
         let metrics = Metrics::new(of_pipeline);
         let process = metrics_process::Collector::default();
         with_local_recorder(&recorder, || process.describe());
-        (Exposition(Arc::new(Inner { recorder: Mutex::new(recorder), handle, process })), metrics)
+        (Some(Exposition(Arc::new(Inner { recorder: Mutex::new(recorder), handle, process }))), metrics)
     }
 
     /// Empties what the histograms have gathered. To be called every few seconds, whether anybody reads or not.

@@ -26,6 +26,7 @@ use timely::{CommunicationConfig, WorkerConfig};
 pub use self::control::Control;
 pub(crate) use self::open::Opened;
 use crate::config::tuning::Tuning;
+use crate::exposition::Exposition;
 use crate::flow::{Flow, Running};
 use crate::monitor::{Bound, Monitor, Watched};
 use crate::plan::Plan;
@@ -192,7 +193,7 @@ fn watch(process: &Arc<Process>, settings: &Settings, opened: &Opened, workers: 
         }
         if ticks % 20 == 19 {
             requests::pass_on(process, opened);
-            opened.exposition.upkeep();
+            opened.exposition.iter().for_each(Exposition::upkeep);
             crate::log::tell_left_out(false);
         }
         bar.update();

@@ -56,11 +56,13 @@ impl Reader for EndlessReader {
                 continue;
             }
             let id = format!("c{}", if at % 10 == 9 { at - 1 } else { at });
-            let row = format!(r#"{{"customer":"u{}"}}"#, at % 50);
-            let (key, operation) = (Some(id.as_str()), Operation::Insert);
-            let parts = Parts { id: &id, table: "", key, operation, time_ms: at as i64, before: None, after: Some(&row) };
-            let block = self.window.block(row.clone().into_bytes(), row.len());
-            batch.changes.push(Change::new(block, position, parts).expect("the pieces are short"));
+            // All of it lies in a block of the window, so that its bytes count.
+            let text = format!(r#"{id}{{"customer":"u{}"}}"#, at % 50);
+            let block = self.window.block(text.clone().into_bytes(), text.len());
+            let (id, row) = std::str::from_utf8(&block).expect("it was text").split_at(id.len());
+            let (key, operation) = (Some(id), Operation::Insert);
+            let parts = Parts { id, table: "", key, operation, time_ms: at as i64, before: None, after: Some(row) };
+            batch.changes.push(Change::new(block.clone(), position, parts).expect("the pieces are short"));
         }
         self.next += 10;
         batch.bytes = 300;
@@ -106,10 +108,7 @@ fn every_metric_of_the_list_is_really_updated() {
             .dedup(Dedup::latest(1_000))
             .lookup("customer", customers)
             .fan_out([
-                action("calls", calls)
-                    .when(|change| !change.id().ends_with('5'))
-                    .backoff(millis(300), millis(300))
-                    .attempts(2),
+                action("calls", calls).when(|change| !change.id().ends_with('5')).backoff(millis(300), millis(300)).attempts(2),
                 action("files", JsonLines::append(&out)),
             ])
             .checkpoint(Checkpoint::every(millis(5)));

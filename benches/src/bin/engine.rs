@@ -244,7 +244,7 @@ fn run_engine(
         if !what.is_noted() {
             nothing = nothing.repeatable();
         }
-        changes.fan_out([nothing]).checkpoint(Checkpoint::every(millis(200)));
+        changes.fan_out([nothing]).checkpoint(Checkpoint::every(millis(200)).batch_size(u64::MAX));
         Ok(())
     });
     let mut settings = Settings { data: Some(folder.path().join("data")), workers: Some(workers as u64), ..Settings::default() };

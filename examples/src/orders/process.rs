@@ -20,12 +20,19 @@ pub struct Orders {
     program: PathBuf,
     folder: PathBuf,
     spec: InputSpec,
+    listen: String,
 }
 
 impl Orders {
     /// The example at `program`, working in `folder` on the input that `spec` describes.
     pub fn new(program: impl Into<PathBuf>, folder: impl Into<PathBuf>, spec: InputSpec) -> Self {
-        Orders { program: program.into(), folder: folder.into(), spec }
+        Orders { program: program.into(), folder: folder.into(), spec, listen: "none".to_owned() }
+    }
+
+    /// The same, with its monitor at this address. Default: none.
+    pub fn listening(mut self, address: &str) -> Self {
+        address.clone_into(&mut self.listen);
+        self
     }
 
     /// The changes.
@@ -100,7 +107,7 @@ impl Orders {
         if let Some(size) = checkpoint_batch_size {
             command.args(["--checkpoint-batch-size", &size.to_string()]);
         }
-        command.args(["--report", "json"]);
+        command.args(["--listen", &self.listen, "--report", "json"]);
         Run::start(command, &self.folder)
     }
 }

@@ -21,7 +21,7 @@ pub(crate) fn run(pipeline: &str, effective: &Effective, plan: &Plan) {
             (None, Usual::Told(words) | Usual::Is(words)) => {
                 let value = match setting.name {
                     "data" => settings.data(pipeline).display().to_string(),
-                    "workers" => format!("{}, one per core", settings.workers()),
+                    "workers" => format!("{}, one per core, but one", settings.workers()),
                     _ => words.to_owned(),
                 };
                 (value, Origin::Default.to_string())

@@ -167,7 +167,7 @@ pub const SETTINGS: &[Setting] = &[
         name: "workers",
         heading: RUNNING,
         kind: whole("threads", 1, 256),
-        usual: Usual::Told("one per core"),
+        usual: Usual::Told("one per core, but one"),
         meaning: "Worker threads",
         ..PLAIN
     },

@@ -21,7 +21,7 @@ use crate::run::Opened;
 /// What the monitor watches.
 pub(crate) struct Watched {
     pub process: Arc<Process>,
-    exposition: Exposition,
+    exposition: Option<Exposition>,
     /// Where the output of an action is.
     places: BTreeMap<String, String>,
     stall_after: Duration,
@@ -156,7 +156,7 @@ impl Watched {
 
     /// All metrics, as Prometheus reads them.
     pub(crate) fn metrics(&self) -> String {
-        self.metrics.get(|| self.exposition.render(&self.process))
+        self.metrics.get(|| self.exposition.as_ref().map_or_else(String::new, |exposition| exposition.render(&self.process)))
     }
 
     /// What holds the mark. Waits for the workers' answers.

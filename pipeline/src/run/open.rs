@@ -20,12 +20,13 @@ use highwater_operators::heritage::Heritage;
 use highwater_operators::in_flight::InFlight;
 use highwater_operators::ingest::source::Known;
 use highwater_operators::ingest::{Partition, Source};
-use highwater_operators::metrics::COMMIT_DURATION;
+use highwater_operators::metrics::{COMMIT_DURATION, Metrics};
 use highwater_operators::process::{Limits, Process};
 use highwater_operators::{Error, Result};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use crate::config::Listen;
 use crate::exposition::Exposition;
 use crate::plan::Plan;
 use crate::run::Partitions;
@@ -46,7 +47,7 @@ pub(crate) struct Opened {
     /// Where each action's output is.
     pub places: BTreeMap<String, String>,
     /// Where metrics are gathered.
-    pub exposition: Exposition,
+    pub exposition: Option<Exposition>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -89,7 +90,11 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
     let workers = settings.workers();
     let actions = plan.actions.len().max(1);
     let in_flight = InFlight::new(settings.in_flight_changes * actions as u64, settings.in_flight_mib << 20);
-    let (exposition, metrics) = Exposition::new(name);
+    // What nobody can ask for is not gathered.
+    let (exposition, metrics) = match settings.listen {
+        Listen::Nowhere => (None, Metrics::none()),
+        _ => Exposition::gather(name),
+    };
     let commits = metrics.histogram(&COMMIT_DURATION, "");
     let (keeper, keeper_thread) =
         Keeper::start(Box::new(store), restored.next_parked, restored.resolved.clone(), halt.clone(), commits);
