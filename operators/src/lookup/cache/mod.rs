@@ -2,7 +2,7 @@
 //!
 //! A key is hashed once. A batch's keys are looked for together, so that the memory they stand in is waited for together.
 //! Which entries go when there is no room is a policy, one file each: the adaptive one is a crate's, the others stand on one
-//! store ([`slots`]) that counts entries and bytes.
+//! store (`slots`) that counts entries and bytes.
 
 mod adaptive;
 mod key;
