@@ -1,6 +1,7 @@
 //! A change: one block of bytes and where in it things stand. Made once, moved often, parsed only where asked.
 
 mod builder;
+mod found;
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::position::{PartitionId, Position};
-use crate::row::{Fields, Row};
+use crate::row::Row;
 pub use builder::ChangeBuilder;
+pub use found::Found;
 
 /// What happened to the row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -377,74 +379,6 @@ impl Change {
     }
 }
 
-/// What one lookup attached to a change: a row, nothing (no such key), or why it failed.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Found {
-    lookup: Arc<str>,
-    value: FoundValue,
-    next: Option<Arc<Found>>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum FoundValue {
-    Row(Fields),
-    Nothing,
-    Failed(Box<str>),
-}
-
-impl Found {
-    /// The lookup found this row.
-    pub fn row_of(lookup: Arc<str>, row: Fields) -> Self {
-        Found { lookup, value: FoundValue::Row(row), next: None }
-    }
-
-    /// There is nothing under the key.
-    pub fn nothing(lookup: Arc<str>) -> Self {
-        Found { lookup, value: FoundValue::Nothing, next: None }
-    }
-
-    /// The stage failed for this change: every action parks it, with this sentence.
-    pub fn failed(stage: Arc<str>, why: String) -> Self {
-        Found { lookup: stage, value: FoundValue::Failed(why.into()), next: None }
-    }
-
-    /// The stage that attached this.
-    pub fn stage(&self) -> &str {
-        &self.lookup
-    }
-
-    /// Why the stage failed, if it did.
-    pub fn failure(&self) -> Option<&str> {
-        match &self.value {
-            FoundValue::Failed(why) => Some(why),
-            _ => None,
-        }
-    }
-
-    /// Whether there is a row.
-    pub fn is_row(&self) -> bool {
-        matches!(self.value, FoundValue::Row(_))
-    }
-
-    /// Bytes of memory it takes, about; names and the stage are shared with others.
-    pub fn size(&self) -> usize {
-        // An `Arc` has two counts.
-        16 + size_of::<Self>()
-            + match &self.value {
-                FoundValue::Row(row) => row.heap(),
-                FoundValue::Nothing => 0,
-                FoundValue::Failed(why) => why.len(),
-            }
-    }
-
-    fn row(&self) -> Row<'_> {
-        match &self.value {
-            FoundValue::Row(row) => Row::fields(row),
-            _ => Row::ABSENT,
-        }
-    }
-}
-
 /// Where `text` stands in `block`, if it is a piece of it.
 fn place(block: &Bytes, text: &str) -> Option<(usize, usize)> {
     if text.is_empty() {
@@ -483,6 +417,7 @@ impl PartialEq for Change {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::row::Fields;
 
     const AT: Position = Position { partition: 3, at: 40, within: 0 };
 

@@ -6,6 +6,8 @@
 
 mod aside;
 mod command;
+mod held;
+mod settle;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use crate::action::again::{Examiner, Reloaded};
 use crate::action::call::{Delivery, Scope};
 use crate::action::driver::{Answer, Called, Driver, Job};
 use crate::action::gate::{Gate, Verdict};
-use crate::action::handover::{Handover, Step};
+use crate::action::handover::Handover;
 use crate::action::keys::Keys;
 use crate::action::spec::{ActionSpec, Kind};
 use crate::action::spill::{Spill, Waiting};
@@ -42,7 +44,6 @@ use crate::filter::Filters;
 use crate::offload::{Post, Wake, mailbox};
 use crate::position::Epoch;
 use crate::process::{Process, owns};
-use crate::why::{Hold, HolderKind};
 
 /// The lines of one action in the books.
 #[derive(Clone, Debug)]
@@ -359,95 +360,6 @@ impl Desk {
         self.enter(Task { resolves, known_hash, ..Task::new(parked.change, 0) });
     }
 
-    fn answered(&mut self, answer: Answer) {
-        match answer {
-            Answer::Retrying(slot) => {
-                if let Some(task) = self.tasks.get_mut(slot) {
-                    task.change = task.change.detached();
-                }
-            }
-            Answer::Called(called) => self.called(Box::new(called)),
-            Answer::Parked(slot) => self.settled(slot, false),
-            Answer::Delivered(slots) => self.delivered(slots),
-        }
-    }
-
-    /// Changes were delivered. What is plain, and nearly all is, is counted together.
-    fn delivered(&mut self, slots: Vec<usize>) {
-        let full = self.is_full();
-        let (mut plain, mut last_epoch, mut of_epoch) = (0, 0, 0);
-        for slot in slots {
-            if full || self.tasks[slot].resolves.is_some() {
-                self.settled(slot, true);
-                continue;
-            }
-            let task = self.remove(slot);
-            plain += 1;
-            if task.epoch != last_epoch {
-                self.close_delivered(last_epoch, std::mem::take(&mut of_epoch));
-                last_epoch = task.epoch;
-            }
-            of_epoch += 1;
-            self.ready.extend(self.keys.leave(task.key));
-        }
-        self.close_delivered(last_epoch, of_epoch);
-        if plain > 0 {
-            self.live(plain, 0, 0);
-            self.process.in_flight.give_back(plain);
-        }
-    }
-
-    fn close_delivered(&mut self, epoch: Epoch, changes: u64) {
-        if changes > 0 {
-            let open = self.open.get_mut(&epoch).expect("an epoch with changes pending is open");
-            open.pending -= changes as usize;
-            open.delivered += changes;
-        }
-    }
-
-    /// Takes a change that was handed over out of the desk.
-    fn remove(&mut self, slot: usize) -> Task {
-        let mut task = self.tasks.remove(slot);
-        self.running -= 1;
-        self.stats.running.fetch_sub(1, Ordering::Relaxed);
-        self.spare.extend(task.handover.take().and_then(Handover::reuse));
-        task
-    }
-
-    fn settled(&mut self, slot: usize, delivered: bool) {
-        let task = self.remove(slot);
-        match task.resolves {
-            None => {
-                let open = self.open.get_mut(&task.epoch).expect("an epoch with changes pending is open");
-                open.pending -= 1;
-                if delivered {
-                    open.delivered += 1;
-                } else {
-                    open.parked += 1;
-                }
-                self.live(delivered.into(), 0, (!delivered).into());
-                self.process.in_flight.give_back(1);
-            }
-            Some(id) => {
-                self.in_hand.remove(&id);
-                if delivered {
-                    self.process.add_backlog(self.spill.release(task.key));
-                }
-                self.process.settle_backlog(1);
-                self.process.put_down();
-            }
-        }
-        if !delivered && self.spec.hold {
-            self.spill.hold(task.key);
-            self.move_behind_held(task.key);
-        }
-        if self.is_full() {
-            // All before them in their key is durable now, so what waits behind this change may go aside, in order.
-            self.spill_waiting(task.key);
-        }
-        self.ready.extend(self.keys.leave(task.key));
-    }
-
     /// Hands over what may run now.
     fn dispatch(&mut self) {
         let free = self.spec.max_parallelism.saturating_sub(self.running).min(self.ready.len());
@@ -473,31 +385,6 @@ impl Desk {
         self.running += jobs.len();
         self.stats.running.fetch_add(jobs.len() as i64, Ordering::Relaxed);
         let _ = self.jobs.send(jobs);
-    }
-
-    /// The change that holds the oldest epoch here: of those that do, the one that is waited for, not one that waits.
-    fn oldest(&self) -> Option<Hold> {
-        let (epoch, _) = self.open.iter().find(|(_, open)| open.pending > 0)?;
-        let holds = self.tasks.iter().filter(|(_, task)| task.epoch == *epoch && !task.is_aside);
-        let hold = |(_, task): (usize, &Task)| {
-            let mut hold = Hold::new(*epoch, HolderKind::Turn);
-            match task.handover.as_ref().map(Handover::step) {
-                None | Some(Step::Queued) => {}
-                Some(Step::Noted) => hold = Hold::of_noted(*epoch, &self.process),
-                Some(Step::Called { attempt, since }) => {
-                    (hold.kind, hold.since) = (HolderKind::Call, since);
-                    hold.attempt = Some((attempt, self.spec.attempts));
-                }
-                Some(Step::Retrying { attempt, next_try }) => {
-                    (hold.kind, hold.next_try) = (HolderKind::Retry, Some(next_try));
-                    hold.attempt = Some((attempt, self.spec.attempts));
-                }
-            }
-            hold.change = Some((task.change.key().to_owned(), task.change.id().to_owned()));
-            hold
-        };
-        // None of its changes is here any more: their records are on their way to the store.
-        holds.map(hold).min_by_key(|hold| (hold.kind, hold.since)).or_else(|| Some(Hold::of_noted(*epoch, &self.process)))
     }
 
     fn close_epochs(&mut self, mut send: impl FnMut(&Capability<Epoch>, std::vec::Drain<'_, Report>)) {
