@@ -355,3 +355,24 @@ fn an_envelope_of_ones_own_parses_the_lines() {
     assert!(error.contains(".id("), "{error}");
     assert_eq!(read_all(&source.envelope(Envelope::rows("numbers").id("number")), None).ids, ["one", "two"]);
 }
+
+#[test]
+fn a_file_that_is_cut_while_it_is_read_stops_the_run_with_both_lengths() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("in.jsonl");
+    fs::write(&path, lines(0..20_000, 100)).unwrap();
+    let source = JsonLinesSource::file(&path);
+    let bound = source.bind(&[]).unwrap().unwrap();
+    let partition = Partition { id: 0, name: bound.partitions().unwrap()[0].name.clone() };
+    let mut reader = bound.open(&partition, None, &InFlight::new(u64::MAX, u64::MAX)).unwrap();
+    assert_eq!(reader.read(&mut Batch::default()).unwrap(), Read::Some);
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1_000).unwrap();
+    let error = loop {
+        match reader.read(&mut Batch::default()) {
+            Ok(Read::End) => panic!("the cut was not seen"),
+            Ok(_) => {}
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains("in.jsonl was cut to 1000 bytes while it was read, and byte "), "{error}");
+}

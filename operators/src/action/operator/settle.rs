@@ -41,6 +41,7 @@ impl Desk {
         }
         self.close_delivered(last_epoch, of_epoch);
         if plain > 0 {
+            self.stats.running.fetch_sub(plain as i64, Ordering::Relaxed);
             self.live(plain, 0, 0);
             self.process.in_flight.give_back(plain);
         }
@@ -58,13 +59,13 @@ impl Desk {
     fn remove(&mut self, slot: usize) -> Task {
         let mut task = self.tasks.remove(slot);
         self.running -= 1;
-        self.stats.running.fetch_sub(1, Ordering::Relaxed);
         self.spare.extend(task.handover.take().and_then(Handover::reuse));
         task
     }
 
     fn settled(&mut self, slot: usize, delivered: bool) {
         let task = self.remove(slot);
+        self.stats.running.fetch_sub(1, Ordering::Relaxed);
         match task.resolves {
             None => {
                 let open = self.open.get_mut(&task.epoch).expect("an epoch with changes pending is open");
