@@ -1,6 +1,7 @@
 //! Every metric of the list is there and says what the pipeline did.
 
 mod support;
+// Each test file uses a part of it.
 #[allow(dead_code)]
 #[path = "support/web.rs"]
 mod web;
