@@ -6,6 +6,8 @@ pub mod csv_table;
 pub mod envelope;
 pub mod generator;
 pub mod jsonl;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 
 pub use channel::{Channel, ChannelSource, Feed, Receipt};
 pub use csv_changes::CsvChanges;
