@@ -15,3 +15,5 @@ pub use csv_table::CsvTable;
 pub use envelope::Envelope;
 pub use generator::Generator;
 pub use jsonl::{JsonLinesSource, OnReject};
+#[cfg(feature = "postgres")]
+pub use postgres::change_log::PostgresChangeLog;

@@ -89,8 +89,17 @@ impl PostgresChangeLog {
     /// Unless said otherwise the id is the primary key, the other columns are `object_type`, `object_id`, `modification_type` and
     /// `object_data`, and the time is `created_at` where there is such a column.
     pub fn table(url: impl AsRef<str>, table: &str) -> Self {
+        Self::of(Url::parse(url.as_ref()).map_err(|error| error.to_string()), table)
+    }
+
+    /// The same, of a URL that was read already.
+    pub fn at(url: &Url, table: &str) -> Self {
+        Self::of(Ok(url.clone()), table)
+    }
+
+    fn of(url: Result<Url, String>, table: &str) -> Self {
         PostgresChangeLog(Arc::new(Description {
-            url: Url::parse(url.as_ref()).map_err(|error| error.to_string()),
+            url,
             table: Table::parse(table).map_err(|error| error.to_string()),
             columns: Columns {
                 id: None,

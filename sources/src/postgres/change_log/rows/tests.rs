@@ -61,7 +61,8 @@ fn a_row_is_a_change() {
 fn the_row_of_a_delete_was_there_before() {
     let change = take(&shape(), 1, &[ORDER, KEY, Some(b"Deleted"), ROW]).unwrap();
     assert_eq!((change.before().parse("a"), change.after().is_present()), (Some(1), false));
-    let with_before = Shape { before: Some(Json::Binary), ..shape() };
+    let names = Names { before: Some("was".into()), ..shape().names };
+    let with_before = Shape { before: Some(Json::Binary), names, ..shape() };
     let change = take(&with_before, 1, &[ORDER, KEY, Some(b"delete"), None, Some(b"\x01{\"a\": 2}")]).unwrap();
     assert_eq!((change.before().parse("a"), change.after().is_present()), (Some(2), false));
     let change = take(&with_before, 1, &[ORDER, KEY, Some(b"update"), ROW, Some(b"\x01{\"a\": 2}")]).unwrap();
