@@ -169,6 +169,7 @@ async fn sequence(
     let (cache, increment, cycles): (i64, i64, bool) = (row.get(2), row.get(3), row.get(4));
     if let Some(default) = &id.default
         && named.is_none()
+        && !holds
         && !(default.starts_with("nextval('") && default.ends_with("'::regclass)") && default.matches('(').count() == 1)
     {
         return refuse(format!("the default of {} is {default}, not the plain draw from {name}", id.quoted));
