@@ -155,7 +155,7 @@ impl SourceState {
     /// Whether it may read, and has read nothing for a while.
     fn is_silent(&self, now: u64) -> bool {
         let last = self.last_read.unwrap_or(self.since);
-        matches!(self.state, ReaderState::Waiting | ReaderState::Reading) && now.saturating_sub(last) > 1_000
+        matches!(self.state, ReaderState::Waiting | ReaderState::Away | ReaderState::Reading) && now.saturating_sub(last) > 1_000
     }
 }
 
