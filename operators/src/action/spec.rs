@@ -110,7 +110,7 @@ impl ActionSpec {
         self
     }
 
-    /// Calls under way at once in one process, and so the most that a crash can repeat. Default: 100.
+    /// Calls under way at once, dealt to the processes there are (at least one each), and so the most that a crash can repeat. Default: 100.
     pub fn max_parallelism(mut self, calls: usize) -> Self {
         self.max_parallelism = calls.max(1);
         self

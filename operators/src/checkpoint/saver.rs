@@ -42,7 +42,7 @@ pub(crate) fn start(process: &Arc<Process>, post: Post<Saved>) -> Saver {
             while let Ok((mut save, ended)) = inbox.recv() {
                 let began = Instant::now();
                 process.pace.save(Some(Saving::Files));
-                match process.sink_writer.files_at(save.epoch) {
+                match process.files_at(save.epoch) {
                     Ok(files) => save.files = files,
                     Err(error) => return process.halt.fail(error.context("a checkpoint could not be saved")),
                 }
@@ -56,6 +56,7 @@ pub(crate) fn start(process: &Arc<Process>, post: Post<Saved>) -> Saver {
                     durations.record(began.elapsed().as_secs_f64());
                     told.pace.save(None);
                     told.listeners.saved(&mark);
+                    told.cluster.saved(epoch, &mark);
                     post.send(Saved { epoch });
                 });
             }

@@ -113,7 +113,7 @@ pub(crate) enum Farewell {
 }
 
 /// What the leader asks.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Question {
     /// Sync the output files; how long are they at the end of the epochs below this one?
     Files(Epoch),
@@ -142,9 +142,13 @@ pub(crate) enum Question {
 /// What a member answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
+    /// Its files, synced, or what went wrong.
     Files(Result<Vec<CutBackFile>, String>),
+    /// Its books.
     Counts(Box<Counts>),
+    /// What its operators hold.
     Why(Box<Why>),
+    /// It was done, or what went wrong.
     Done(Result<(), String>),
 }
 
