@@ -167,4 +167,6 @@ pub struct Counts {
     pub first_new_us: u64,
     /// Lookups answered by a cache, and by the origin.
     pub lookups: (u64, u64),
+    /// Units of the window that are taken.
+    pub units: u64,
 }

@@ -31,6 +31,8 @@ pub struct Totals {
     pub first_new_us: u64,
     /// Lookups answered by a cache, and by the origin.
     pub lookups: (u64, u64),
+    /// Units of the window that are taken.
+    pub units: u64,
 }
 
 impl Beat {
@@ -58,6 +60,7 @@ impl Counts {
             changes_read: process.stats.changes_read.load(Ordering::Relaxed),
             replayed: process.stats.replayed.load(Ordering::Relaxed),
             first_new_us: process.stats.first_new_us.load(Ordering::Relaxed),
+            units: process.in_flight.units(),
             lookups: (
                 lookups.iter().map(|(_, stats)| stats.counts().hits).sum(),
                 lookups.iter().map(|(_, stats)| stats.counts().misses).sum(),
@@ -133,6 +136,7 @@ impl Process {
                 (0, us) | (us, 0) => us,
                 (one, other) => one.min(other),
             },
+            units: all.units + counts.units,
             lookups: (all.lookups.0 + counts.lookups.0, all.lookups.1 + counts.lookups.1),
         })
     }
