@@ -110,6 +110,14 @@ impl Books {
         lines.accounts.iter().map(|(action, account)| (action.clone(), lines.sums(account))).collect()
     }
 
+    /// The sums of every action over counts by name: outcomes as they stood at one moment, what was read at a later one.
+    pub fn sums_of(&self, outcomes: &BTreeMap<String, u64>, read: &BTreeMap<String, u64>) -> BTreeMap<String, Sums> {
+        let lines = self.0.lock();
+        let count = |counts: &BTreeMap<String, u64>, line: LineId| counts.get(&lines.names[line as usize]).copied().unwrap_or(0);
+        let sums = |account| lines.sums_of(account, &|line| count(outcomes, line), &|line| count(read, line));
+        lines.accounts.iter().map(|(action, account)| (action.clone(), sums(account))).collect()
+    }
+
     /// The name of a line.
     pub fn name(&self, line: LineId) -> String {
         self.0.lock().names[line as usize].clone()
@@ -163,15 +171,20 @@ impl Sums {
 
 impl Lines {
     fn sums(&self, account: &Account) -> Sums {
+        let live = |line: LineId| self.live[line as usize].load(Ordering::Acquire);
+        self.sums_of(account, &live, &live)
+    }
+
+    fn sums_of(&self, account: &Account, outcome: &dyn Fn(LineId) -> u64, read: &dyn Fn(LineId) -> u64) -> Sums {
         // Outcomes before what was read: so nothing seems to have an outcome that was not read.
-        let live = |line: &LineId| self.live[*line as usize].load(Ordering::Acquire);
-        let [filtered, delivered, parked] = account.own.each_ref().map(live);
+        let [filtered, delivered, parked] = account.own.map(outcome);
         let upstream = |what: &str| -> u64 {
-            account.upstream.iter().filter(|line| self.names[**line as usize].starts_with(what)).map(live).sum()
+            let lines = account.upstream.iter().copied();
+            lines.filter(|line| self.names[*line as usize].starts_with(what)).map(outcome).sum()
         };
         let (duplicate, rejected, early) = (upstream("duplicate "), upstream("rejected "), upstream("filtered "));
         let before = upstream("before ");
-        let read = account.read.iter().map(live).sum::<u64>().saturating_sub(before);
+        let read = account.read.iter().copied().map(read).sum::<u64>().saturating_sub(before);
         Sums { read, duplicate, rejected, filtered: filtered + early, delivered, parked }
     }
 

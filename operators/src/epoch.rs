@@ -44,6 +44,11 @@ impl EpochClock {
         self.latest.fetch_max(now, Ordering::AcqRel).max(now)
     }
 
+    /// An epoch was seen from another process: none minted here later is below it.
+    pub fn observe(&self, epoch: Epoch) {
+        self.latest.fetch_max(epoch, Ordering::AcqRel);
+    }
+
     /// Unix milliseconds as epochs count them.
     pub fn unix_ms(&self) -> u64 {
         let turned = self.hand.get().map_or(Duration::ZERO, |hand| hand.now());

@@ -49,6 +49,22 @@ impl Halt {
         self.is_halted() && matches!(*self.why.lock(), Some(Ending::Crashed | Ending::Failed(_)))
     }
 
+    /// Looks at why the process ended, if it did and nobody has taken the reason.
+    pub fn look<T>(&self, see: impl FnOnce(&Ending) -> Option<T>) -> Option<T> {
+        self.why.lock().as_ref().and_then(see)
+    }
+
+    /// The error the process ended with, as one to be passed on: the reason itself stays.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn reason(&self) -> Result<()> {
+        match self.look(|ending| if let Ending::Failed(error) = ending { Some(error.to_string()) } else { None }) {
+            Some(sentence) => Err(Error::stop(sentence)),
+            None => Ok(()),
+        }
+    }
+
     /// Why the process ended, taken once.
     pub fn take(&self) -> Result<Option<Ending>> {
         match self.why.lock().take() {

@@ -4,12 +4,14 @@
 //! change. Bytes are counted by block, not by change: a block counts as long as one slice of it lives, because that is
 //! what memory really holds.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
+
+use crate::cluster::debts::Debts;
 
 /// Buffers kept to be used again, and the length up to which one is kept.
 const SPARE_MAX: usize = 32;
@@ -26,6 +28,8 @@ pub struct InFlight {
     spare: Mutex<Vec<Vec<u8>>>,
     lock: Mutex<()>,
     room: Condvar,
+    /// What is owed to other processes, if there are any.
+    debts: OnceLock<Arc<Debts>>,
 }
 
 impl InFlight {
@@ -40,6 +44,7 @@ impl InFlight {
             spare: Mutex::new(Vec::new()),
             lock: Mutex::new(()),
             room: Condvar::new(),
+            debts: OnceLock::new(),
         })
     }
 
@@ -78,8 +83,44 @@ impl InFlight {
         if units > 0 {
             let before = self.units.fetch_sub(units, Ordering::AcqRel);
             debug_assert!(before >= units, "{units} units given back of {before} taken");
+            if let Some(debts) = self.debts.get() {
+                debts.pay(units);
+            }
             self.notify();
         }
+    }
+
+    /// Other processes lend room to this one, and it to them.
+    pub(crate) fn owes(&self, debts: &Arc<Debts>) {
+        let _ = self.debts.set(debts.clone());
+    }
+
+    /// A change is sent to another process: its bytes count here until its last slice is dropped there.
+    pub(crate) fn lend(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Another process is done with what was lent.
+    pub(crate) fn repaid(&self, units: u64, bytes: u64) {
+        self.units.fetch_sub(units, Ordering::AcqRel);
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        self.notify();
+    }
+
+    /// Changes have arrived, read by this process or another one, worth so many units. They count here too if it was another.
+    pub(crate) fn arrived(&self, from: usize, own: usize, units: u64) {
+        if let Some(debts) = self.debts.get() {
+            if from != own {
+                self.take(units);
+            }
+            debts.arrived(from, units);
+        }
+    }
+
+    /// What another process has sent, as a block that counts here and is paid there once its last slice is dropped.
+    pub(crate) fn foreign(self: &Arc<Self>, content: Bytes, from: usize) -> Bytes {
+        self.bytes.fetch_add(content.len() as u64, Ordering::AcqRel);
+        Bytes::from_owner(Foreign { content, from, window: self.clone() })
     }
 
     /// The limits, in units and in bytes.
@@ -116,6 +157,29 @@ impl InFlight {
             drop(self.lock.lock());
             self.room.notify_all();
         }
+    }
+}
+
+struct Foreign {
+    content: Bytes,
+    from: usize,
+    window: Arc<InFlight>,
+}
+
+impl AsRef<[u8]> for Foreign {
+    fn as_ref(&self) -> &[u8] {
+        &self.content
+    }
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        let bytes = self.content.len() as u64;
+        self.window.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        if let Some(debts) = self.window.debts.get() {
+            debts.dropped(self.from, bytes);
+        }
+        self.window.notify();
     }
 }
 

@@ -10,6 +10,7 @@ pub mod bounds;
 pub mod change;
 pub mod checkpoint;
 pub mod clock;
+pub mod cluster;
 pub mod dedup;
 pub mod epoch;
 pub mod error;

@@ -1,5 +1,6 @@
 //! What the workers of one process share: clock, window, books, keeper, and the word that ends it all.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +12,8 @@ use crate::books::Books;
 use crate::checkpoint::keeper::Keeper;
 use crate::checkpoint::lease::Lease;
 use crate::checkpoint::read_so_far::ReadSoFar;
+use crate::cluster::Cluster;
+use crate::cluster::message::Busy;
 use crate::epoch::EpochClock;
 use crate::halt::Halt;
 use crate::hash::ChangeHasher;
@@ -29,7 +32,7 @@ pub fn shard(key_hash: u64) -> u64 {
     key_hash >> 56
 }
 
-/// Whether the worker `index` of `peers` owns a key.
+/// Whether the worker `index` of `peers`, those of all processes, owns a key.
 pub fn owns(key_hash: u64, index: usize, peers: usize) -> bool {
     shard(key_hash) as usize % peers == index
 }
@@ -56,6 +59,8 @@ pub struct Process {
     pub limits: Limits,
     /// The number of this run.
     pub generation: u64,
+    /// The processes of this run.
+    pub cluster: Cluster,
     /// Whether this run may still act on what cannot be fenced.
     pub lease: Lease,
     /// The clock that makes epochs.
@@ -90,6 +95,9 @@ pub struct Process {
     pub listeners: Listeners,
     /// When this process began to run the pipeline.
     pub started: Instant,
+    /// By action, what was resolved before this run: delivered after all, and dropped.
+    pub(crate) resolved_before: BTreeMap<String, (u64, u64)>,
+    built: AtomicBool,
     stopping: AtomicBool,
     saved_epoch: AtomicU64,
     backlog: AtomicUsize,
@@ -106,6 +114,7 @@ impl Process {
     pub fn new(
         limits: Limits,
         generation: u64,
+        cluster: Cluster,
         lease: Lease,
         in_flight: Arc<InFlight>,
         books: Books,
@@ -119,10 +128,16 @@ impl Process {
         metrics: Metrics,
     ) -> Arc<Self> {
         let saved = heritage.last_save.1;
-        Arc::new(Process {
+        if let Some(debts) = cluster.debts() {
+            in_flight.owes(debts);
+        }
+        let process = Arc::new(Process {
             clock: EpochClock::after(saved),
             limits,
             generation,
+            cluster,
+            resolved_before: keeper.resolved(),
+            built: AtomicBool::new(false),
             lease,
             in_flight,
             books,
@@ -145,7 +160,15 @@ impl Process {
             taken_up: AtomicUsize::new(0),
             shared: Registry::default(),
             figures: Registry::default(),
-        })
+        });
+        process.cluster.attach(&process);
+        process
+    }
+
+    /// All workers of this process have built their dataflow: from now on it is known what it has.
+    pub fn set_built(&self) {
+        self.built.store(true, Ordering::Release);
+        self.cluster.busy_changed();
     }
 
     /// Lets go of what holds this process from within, so that it can be dropped.
@@ -156,8 +179,14 @@ impl Process {
         self.listeners.over();
     }
 
-    /// Asks all sources to stop reading, so that the pipeline drains, saves and ends.
+    /// Asks all sources, of all processes, to stop reading, so that the pipeline drains, saves and ends.
     pub fn stop(&self) {
+        self.stop_here();
+        self.cluster.stop();
+    }
+
+    /// Asks the sources of this process to stop reading.
+    pub(crate) fn stop_here(&self) {
         self.stopping.store(true, Ordering::Release);
         self.clock.wake_all();
     }
@@ -179,35 +208,53 @@ impl Process {
 
     /// Parked changes that are being taken up again keep the sources open; `n` more of them.
     pub fn add_backlog(&self, n: usize) {
-        self.backlog.fetch_add(n, Ordering::AcqRel);
+        if n > 0 && self.backlog.fetch_add(n, Ordering::AcqRel) == 0 {
+            self.cluster.busy_changed();
+        }
     }
 
     /// `n` parked changes were settled.
     pub fn settle_backlog(&self, n: usize) {
         if n > 0 && self.backlog.fetch_sub(n, Ordering::AcqRel) == n {
+            self.cluster.busy_changed();
             self.clock.wake_all();
         }
     }
 
     /// Parked changes are at their actions; they hold no epoch open, and no end of the run must cut their calls off.
     pub(crate) fn taken_up(&self) {
-        self.taken_up.fetch_add(1, Ordering::AcqRel);
+        if self.taken_up.fetch_add(1, Ordering::AcqRel) == 0 {
+            self.cluster.busy_changed();
+        }
     }
 
     /// A parked change has left its action.
     pub(crate) fn put_down(&self) {
         if self.taken_up.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.cluster.busy_changed();
             self.clock.wake_all();
         }
     }
 
-    /// Whether sources that have read all may end. While changes are under way they may not: an action may set one aside for
-    /// lack of room, and would have to take it up again after the end.
+    /// What keeps the sources of all processes open.
+    pub(crate) fn busy(&self) -> Busy {
+        Busy {
+            begins: !self.built.load(Ordering::Acquire),
+            backlog: self.backlog.load(Ordering::Acquire) > 0,
+            taken_up: self.taken_up.load(Ordering::Acquire) > 0,
+        }
+    }
+
+    /// Whether sources that have read all may end. While changes are under way they may not: an action, here or in another
+    /// process, may set one aside for lack of room, and would have to take it up again after the end.
     pub fn may_end(&self) -> bool {
-        if self.taken_up.load(Ordering::Acquire) > 0 {
+        // Room first: what is paid has been heard of before.
+        let is_empty = self.in_flight.units() == 0;
+        let others = self.cluster.others_are_busy();
+        if self.taken_up.load(Ordering::Acquire) > 0 || others.taken_up || others.begins {
             return false;
         }
-        self.is_stopping() || (self.in_flight.units() == 0 && self.backlog.load(Ordering::Acquire) == 0)
+        self.is_stopping() || (is_empty && self.backlog.load(Ordering::Acquire) == 0 && !others.backlog)
     }
 }
 

@@ -19,8 +19,8 @@ use crate::position::Epoch;
 use crate::process::Process;
 
 impl Process {
-    /// Says what holds the mark. Waits up to `patience` for the operators' answers; never call it on a worker.
-    pub fn why(&self, patience: Duration) -> Why {
+    /// Says what holds the mark in this process. Waits up to `patience` for the operators' answers; never call it on a worker.
+    pub(crate) fn why_here(&self, patience: Duration) -> Why {
         let told = self.probes.ask(patience);
         let readers = self.figures.all::<ReaderStats>();
         let mut paused = Vec::new();

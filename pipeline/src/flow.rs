@@ -139,7 +139,7 @@ impl<'s> Flow<'s> {
         self.report(reports);
         let lines = SourceLines::new(&process.books, &name);
         let upstream = Upstream { read: vec![lines.read.id], ended: vec![lines.rejected.id], ..Upstream::default() };
-        Changes { flow: self.clone(), stream: changes.exchange_by_key(), node, upstream }
+        Changes { flow: self.clone(), stream: changes.exchange_by_key(process, Some(running.plan.fan(node))), node, upstream }
     }
 
     /// Changes from timely operators of your own. What comes in is counted as read, and keeps its epoch.
@@ -149,9 +149,10 @@ impl<'s> Flow<'s> {
         let Some((running, process)) = self.running() else { return self.planned(node) };
         let line = process.books.line(&format!("read {name}"));
         let upstream = Upstream { read: vec![line.id], ..Upstream::default() };
-        let (stream, reports) = stream.come_in(process, line, running.plan.fan(node));
+        // Room is taken where the key lives: nobody knows which process such a change comes from. It owes nobody.
+        let (stream, reports) = stream.exchange_by_key(process, None).come_in(process, line, running.plan.fan(node));
         self.report(reports);
-        Changes { flow: self.clone(), stream: stream.exchange_by_key(), node, upstream }
+        Changes { flow: self.clone(), stream, node, upstream }
     }
 
     /// The timely scope, for operators of your own.

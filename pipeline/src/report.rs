@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 
 use comfy_table::{CellAlignment, Table, presets};
 use highwater_operators::books::Sums;
+use highwater_operators::cluster::Totals;
 use highwater_operators::halt::Ending;
-use highwater_operators::lookup::CacheStats;
 use highwater_operators::process::Process;
 use serde::{Deserialize, Serialize};
 
@@ -85,10 +85,11 @@ impl Report {
     pub(crate) fn new(process: &Process, opened: &Opened, ended: bool, ending: Option<Ending>) -> Self {
         let stats = &process.stats;
         let seconds = process.started.elapsed().as_secs_f64();
-        let read_now = stats.changes_read.load(Ordering::Relaxed);
-        let live = process.books.live();
+        let totals = process.totals();
+        let read_now = totals.changes_read;
+        let live = process.live();
         let sum = |what: &str| live.iter().filter(|(line, _)| line.starts_with(what)).map(|(_, n)| n).sum();
-        let first_new = stats.first_new_us.load(Ordering::Relaxed);
+        let first_new = totals.first_new_us;
         Report {
             pipeline: process.limits.pipeline.clone(),
             generation: process.generation,
@@ -98,14 +99,14 @@ impl Report {
             duplicate: sum("duplicate "),
             rejected: sum("rejected "),
             actions: ActionBooks::of(process, &opened.places),
-            replayed: stats.replayed.load(Ordering::Relaxed),
+            replayed: totals.replayed,
             replayed_max: stats.replayed_max.load(Ordering::Relaxed),
             saves: stats.saves.load(Ordering::Relaxed),
             read_now,
             seconds,
             events_per_second: (read_now as f64 / seconds).round(),
             first_new_seconds: (first_new > 0).then(|| first_new as f64 / 1e6),
-            cache: CacheCounts::of(process),
+            cache: totals.into(),
         }
     }
 
@@ -159,21 +160,16 @@ impl Report {
     }
 }
 
-impl CacheCounts {
-    /// Those of all lookups of this run.
-    pub(crate) fn of(process: &Process) -> Self {
-        let lookups = process.figures.all::<CacheStats>();
-        CacheCounts {
-            hits: lookups.iter().map(|(_, stats)| stats.counts().hits).sum(),
-            misses: lookups.iter().map(|(_, stats)| stats.counts().misses).sum(),
-        }
+impl From<Totals> for CacheCounts {
+    fn from(totals: Totals) -> Self {
+        CacheCounts { hits: totals.lookups.0, misses: totals.lookups.1 }
     }
 }
 
 impl ActionBooks {
     /// The books of every action, as they stand. `places` says where the output of an action is.
     pub(crate) fn of(process: &Process, places: &BTreeMap<String, String>) -> BTreeMap<String, ActionBooks> {
-        let resolved = process.keeper.resolved();
+        let resolved = process.resolved();
         let books = |(action, sums): (String, Sums)| {
             let (delivered_later, dropped) = resolved.get(&action).copied().unwrap_or_default();
             let books = ActionBooks {
@@ -189,7 +185,7 @@ impl ActionBooks {
             };
             (action, books)
         };
-        process.books.sums().into_iter().map(books).collect()
+        process.sums().into_iter().map(books).collect()
     }
 }
 

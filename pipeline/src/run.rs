@@ -5,10 +5,12 @@
 //! anything read.
 
 mod control;
+mod form;
 mod open;
 mod progress;
 mod requests;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use highwater_operators::checkpoint::operator::Cadence;
+use highwater_operators::cluster::Mesh;
 use highwater_operators::halt::Ending;
 use highwater_operators::process::Process;
 use highwater_operators::{Epoch, Error, Result};
@@ -87,7 +90,9 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
     control.attach(&process, runtime.handle());
     let cadence = cadence(settings, &plan);
     let watched = || Watched::new(&opened, settings.stall_after);
-    let monitor = bound.map(|bound| Monitor::start(bound, watched(), opened.letters.clone())).transpose()?;
+    let letters = process.cluster.place().leads().then(|| opened.letters.clone());
+    let monitor = bound.map(|bound| Monitor::start(bound, watched(), letters)).transpose();
+    let monitor = monitor.map_err(|error| form::give_up(&process.cluster, &process.halt, error))?;
     let running = Arc::new(Running {
         process: process.clone(),
         plan,
@@ -99,22 +104,28 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
     // Before the workers start: one that has nothing to read would be done at once.
     let asked = requests::are_pending(&opened);
     process.add_backlog(asked.into());
-    let workers = start_workers(&process, build.clone(), running)?;
+    let workers = start_workers(&process, build.clone(), running);
+    let workers = workers.map_err(|error| form::give_up(&process.cluster, &process.halt, error))?;
     let ended = watch(&process, settings, &opened, &workers, asked);
-    let joined = workers.guards.join();
+    let joined = end(&process, workers);
+    let is_whole = joined.is_some() && !process.halt.is_halted();
+    form::part(&process.cluster);
     drop(monitor);
     process.keeper.close();
     process.sink_writer.close();
-    opened.join();
-    process.drop_outcomes();
+    // Of several processes, one that has failed must be gone before the next run begins, whatever hangs.
+    opened.join((process.cluster.place().has_others() && !is_whole).then_some(LAST));
+    if is_whole {
+        process.drop_outcomes();
+    }
     process.close();
     control.detach();
     runtime.shutdown_timeout(Duration::from_millis(100));
-    for worker in joined {
+    for worker in joined.into_iter().flatten() {
         worker.map_err(|error| Error::stop(format!("a worker ended: {error}")))?;
     }
     let ending = process.halt.take()?;
-    Ok(Report::new(&process, &opened, ended, ending))
+    Ok(Report::new(&process, &opened, ended && is_whole, ending))
 }
 
 fn cadence(settings: &Settings, plan: &Plan) -> Cadence {
@@ -125,18 +136,49 @@ fn cadence(settings: &Settings, plan: &Plan) -> Cadence {
     }
 }
 
+/// How long the workers of a run that was ended early, and what they have left behind, may take to end.
+const LAST: Duration = Duration::from_millis(700);
+
+/// Waits for the workers, and lets go of the connections they ran on. Of several processes, one that was ended early does not wait for a
+/// worker that hangs: `None`.
+fn end(process: &Process, workers: Workers) -> Option<Vec<Result<(), String>>> {
+    let Workers { guards, ended, mesh, .. } = workers;
+    let Some(mesh) = mesh else { return Some(guards.join()) };
+    if process.halt.is_halted() {
+        process.cluster.say_farewell();
+        mesh.shut_down();
+        if ended.recv_timeout(LAST) == Err(RecvTimeoutError::Timeout) {
+            // It cannot be made to end; the program can.
+            std::mem::forget(guards);
+            return None;
+        }
+    }
+    let joined = guards.join();
+    process.cluster.end_together(process);
+    mesh.leave();
+    Some(joined)
+}
+
 struct Workers {
     guards: timely::communication::WorkerGuards<()>,
     /// Each worker holds a sender, and nothing is ever sent: the channel closes when the last has ended.
     ended: Receiver<()>,
     /// How many have built their dataflow.
     built: Arc<AtomicUsize>,
+    /// The connections to other processes, if there are any.
+    mesh: Option<Mesh>,
 }
 
 fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) -> Result<Workers> {
     let count = process.limits.workers;
     let config = if count == 1 { CommunicationConfig::Thread } else { CommunicationConfig::Process(count) };
-    let (allocators, others) = config.try_build().map_err(Error::stop)?;
+    let (mesh, allocators, others) = match process.cluster.mesh()? {
+        Some((mesh, allocators)) => (Some(mesh), allocators, Box::new(()) as Box<dyn Any + Send>),
+        None => {
+            let (allocators, others) = config.try_build().map_err(Error::stop)?;
+            (None, allocators, others)
+        }
+    };
     let (at_work, ended) = bounded(0);
     let at_work: Mutex<Vec<Sender<()>>> = Mutex::new(vec![at_work; count]);
     let (process, built) = (process.clone(), Arc::new(AtomicUsize::new(0)));
@@ -157,10 +199,17 @@ fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) ->
             }
             if built.fetch_add(1, Ordering::AcqRel) + 1 == process.limits.workers {
                 process.heritage.release_state();
+                process.set_built();
             }
-            while worker.has_dataflows() && !process.halt.is_halted() {
+            let own = process.cluster.place().within(worker.index());
+            for step in 1.. {
+                if !worker.has_dataflows() || process.halt.is_halted() {
+                    break;
+                }
+                process.cluster.stepped(own, Some(step));
                 worker.step_or_park(Some(Duration::from_millis(50)));
             }
+            process.cluster.stepped(own, None);
             for dataflow in worker.installed_dataflows() {
                 worker.drop_dataflow(dataflow);
             }
@@ -176,7 +225,7 @@ fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) ->
         }
     })
     .map_err(Error::stop)?;
-    Ok(Workers { guards, ended, built: all_built })
+    Ok(Workers { guards, ended, built: all_built, mesh })
 }
 
 /// Waits for the end: draws progress, passes requests on, bounds the drain. Returns whether all was finished.
@@ -186,6 +235,9 @@ fn watch(process: &Arc<Process>, settings: &Settings, opened: &Opened, workers: 
     let mut ticks = 0u32;
     let tick = |asked| Duration::from_millis(if asked { 1 } else { 50 });
     while workers.ended.recv_timeout(tick(asked)) == Err(RecvTimeoutError::Timeout) {
+        if workers.mesh.is_some() && process.halt.is_halted() {
+            break;
+        }
         // Commands reach a worker once it has built its dataflow.
         if asked && workers.built.load(Ordering::Acquire) == process.limits.workers {
             requests::pass_on(process, opened);

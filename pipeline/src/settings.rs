@@ -3,6 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use highwater_operators::cluster::Place;
+use highwater_operators::cluster::form::{Hosts, Secret, read_hosts};
+use highwater_operators::{Error, Result};
+
 use crate::config::Listen;
 use crate::config::tuning::Tuning;
 use crate::store::StoreName;
@@ -16,6 +20,21 @@ pub struct Settings {
     pub checkpoint: Option<StoreName>,
     /// Worker threads; `None` is one per core but one, which is left to reading, calls and files.
     pub workers: Option<u64>,
+    /// How many processes run the pipeline.
+    pub processes: u64,
+    /// Which of them this is; process 0 leads.
+    pub process: u64,
+    /// A file with the address of each process, one a line; `None` is ports of this machine from 2101 on.
+    pub hostfile: Option<PathBuf>,
+    /// Whether processes may listen where other machines reach them: what they say is not encrypted.
+    pub trusted_network: bool,
+    /// What all processes must know to be taken in.
+    pub cluster_secret: Option<Secret>,
+    /// How long the other processes are waited for at the start.
+    pub gather_timeout: Duration,
+    /// How long a worker may take for one step, and about how long another process may be silent, before it is lost. Of no
+    /// account with one process.
+    pub process_timeout: Duration,
     /// A checkpoint is saved after so many completed changes; `None` is as the pipeline says.
     pub checkpoint_batch_size: Option<u64>,
     /// A checkpoint is saved at least this often, in milliseconds; `None` is as the pipeline says.
@@ -57,6 +76,13 @@ impl Default for Settings {
             data: None,
             checkpoint: None,
             workers: None,
+            processes: 1,
+            process: 0,
+            hostfile: None,
+            trusted_network: false,
+            cluster_secret: None,
+            gather_timeout: Duration::from_secs(60),
+            process_timeout: Duration::from_secs(4),
             checkpoint_batch_size: None,
             checkpoint_interval: None,
             in_flight_changes: 8_192,
@@ -83,6 +109,34 @@ impl Settings {
         // cores the main example takes a fifth longer with two workers than with one.
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64 - 1);
         self.workers.unwrap_or_else(cores).max(1) as usize
+    }
+
+    /// Which process this is, of how many.
+    ///
+    /// # Errors
+    /// There is no such process.
+    pub fn place(&self) -> Result<Place> {
+        match self.process < self.processes {
+            true => Ok(Place { process: self.process as usize, processes: self.processes as usize, workers: self.workers() }),
+            false => Err(Error::stop(format!(
+                "there is no process {} of {}: they are numbered from 0 (--process, --processes)",
+                self.process, self.processes
+            ))),
+        }
+    }
+
+    /// Where each process listens.
+    ///
+    /// # Errors
+    /// The file of hosts is not as it should be, or names what others can reach without `trusted_network`.
+    pub fn hosts(&self) -> Result<Hosts> {
+        let processes = self.processes as usize;
+        let hosts = match &self.hostfile {
+            Some(path) => read_hosts(path, processes)?,
+            None => Hosts::local(processes),
+        };
+        hosts.check_reach(self.trusted_network)?;
+        Ok(hosts)
     }
 
     /// How long a drain may take.

@@ -139,7 +139,7 @@ fn a_full_window_is_named_as_what_pauses_the_source_and_the_action_as_what_fills
     let stalled = Stalled::start(&door, |settings| settings.in_flight_changes = 10, &with_a_door(&door, changes(500)));
     let why = stalled.expect("the paused source", |why| !why.paused.is_empty() && why.held_by.is_some());
     let paused = &why.paused[0];
-    assert_eq!((paused.source.as_str(), paused.by, paused.limit), ("script", "changes", 10));
+    assert_eq!((paused.source.as_str(), paused.by.as_str(), paused.limit), ("script", "changes", 10));
     assert!(paused.in_flight >= 10, "{paused:?}");
     assert_eq!(why.held_by.as_ref().and_then(|held| held.action.as_deref()), Some("slow"));
     assert!(why.to_string().contains("source script (worker 0) has been paused for "), "{why}");

@@ -162,7 +162,8 @@ impl Driver {
         match &self.spec.kind {
             Kind::Each(_) => self.call_each(jobs, calls),
             Kind::Batch(_) => {
-                let size = self.spec.batch_max.min(self.spec.max_parallelism);
+                // As many as there are permits in this process: who waits for more waits for ever.
+                let size = self.spec.batch_max.min(self.process.cluster.place().share(self.spec.max_parallelism));
                 let mut jobs = jobs.into_iter().peekable();
                 while jobs.peek().is_some() {
                     let batch: Vec<Job> = jobs.by_ref().take(size).collect();
@@ -404,12 +405,7 @@ impl Driver {
 
     /// Gets outcomes noted, and tells the worker once they are durable. `permits` are held until then.
     /// The receipt is that of their transaction.
-    pub(crate) fn settle(
-        &self,
-        finished: Vec<Finished>,
-        mut permits: Option<OwnedSemaphorePermit>,
-        receipt: Option<&Receipt>,
-    ) {
+    pub(crate) fn settle(&self, finished: Vec<Finished>, mut permits: Option<OwnedSemaphorePermit>, receipt: Option<&Receipt>) {
         if finished.is_empty() || self.process.halt.passes("action.answered") {
             return;
         }

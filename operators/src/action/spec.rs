@@ -133,8 +133,8 @@ impl ActionSpec {
         self
     }
 
-    /// Calls under way at once in one process, and so the most that a crash can repeat. Default: 100. Of a transactional action:
-    /// transactions under way at once, of which a crash repeats nothing; default: 4.
+    /// Calls under way at once, dealt to the processes there are (at least one each), and so the most that a crash can repeat. Default:
+    /// 100. Of a transactional action: transactions under way at once, of which a crash repeats nothing; default: 4.
     pub fn max_parallelism(mut self, calls: usize) -> Self {
         self.max_parallelism = calls.max(1);
         self

@@ -309,6 +309,17 @@ impl Change {
         if self.key_hash == 0 { xxh3_64(self.key_bytes()) } else { self.key_hash }
     }
 
+    /// Takes a change in that came from another process: its block is held by `hold`, and its key's hash made, once.
+    pub(crate) fn take_in(&mut self, hold: impl FnOnce(Bytes) -> Bytes) {
+        self.block = hold(std::mem::take(&mut self.block));
+        self.key_hash = xxh3_64(self.key_bytes());
+    }
+
+    /// Bytes that it takes with it to another process.
+    pub(crate) fn bytes(&self) -> usize {
+        self.block.len()
+    }
+
     /// Reads a byte where the id and the key stand. Done for many changes in a row, with nothing in between, it brings them
     /// into the cache together.
     pub(crate) fn touch(&self) -> u8 {

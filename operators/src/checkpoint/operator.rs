@@ -72,6 +72,10 @@ pub fn checkpoint<'s>(
         move |frontiers: &[MutableAntichain<Epoch>]| {
             wake.ran();
             // `Halt::Abandoned` still lets a running save end; nothing new begins.
+            let frontier = frontiers[0].frontier().first().copied();
+            if process.cluster.place().within(index) == 0 {
+                process.pace.frontier_at(frontier);
+            }
             let Some(desk) = desk.as_mut().filter(|_| !process.halt.is_halted()) else {
                 input.for_each(|_, _| {});
                 return false;
@@ -83,8 +87,6 @@ pub fn checkpoint<'s>(
                     desk.open.entry(epoch).or_default().take(report);
                 }
             });
-            let frontier = frontiers[0].frontier().first().copied();
-            process.pace.frontier_at(frontier);
             let step = desk.fold(frontier).map(|()| {
                 desk.hear();
                 desk.begin(frontier)
@@ -264,7 +266,7 @@ impl Desk {
     fn hear(&mut self) {
         for saver::Saved { epoch } in self.saved.drain() {
             let stats = &self.process.stats;
-            let exposed = stats.changes_read.load(Ordering::Relaxed).saturating_sub(self.read_saved - self.read_begun);
+            let exposed = self.process.read_about().0.saturating_sub(self.read_saved - self.read_begun);
             stats.replayed_max.fetch_max(exposed, Ordering::Relaxed);
             stats.saves.fetch_add(1, Ordering::Relaxed);
             self.read_saved = self.read_saving;
@@ -333,7 +335,7 @@ impl Desk {
             }
         }
         // A worker that has not reported yet may still hold state of any age.
-        let workers = self.process.limits.workers;
+        let workers = self.process.cluster.place().peers();
         from.retain(|operator, _| self.oldest.keys().filter(|(known, _)| known == operator).count() == workers);
         from
     }

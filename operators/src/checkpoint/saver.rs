@@ -42,7 +42,7 @@ pub(crate) fn start(process: &Arc<Process>, post: Post<Saved>) -> Saver {
             while let Ok((mut save, ended)) = inbox.recv() {
                 let began = Instant::now();
                 process.pace.save(Some(Saving::Files));
-                match process.sink_writer.files_at(save.epoch) {
+                match process.files_at(save.epoch) {
                     Ok(files) => save.files = files,
                     Err(error) => return process.halt.fail(error.context("a checkpoint could not be saved")),
                 }
@@ -57,6 +57,7 @@ pub(crate) fn start(process: &Arc<Process>, post: Post<Saved>) -> Saver {
                     told.pace.save(None);
                     told.listeners.saved(&mark);
                     told.outcomes_saved(epoch);
+                    told.cluster.saved(epoch, &mark);
                     post.send(Saved { epoch });
                 });
             }

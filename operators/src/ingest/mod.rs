@@ -4,7 +4,7 @@
 //! batch with the current epoch, emits it, and reports the batch's resume token under the same epoch: when the frontier
 //! has passed the epoch at the checkpoint, everything before that token is done.
 
-mod discovery;
+pub(crate) mod discovery;
 mod reader;
 pub mod source;
 pub mod stats;
@@ -80,7 +80,7 @@ pub fn ingest<'s>(
     let again = scope.activator_for(info.address);
     let lines = SourceLines::new(&process.books, name);
     let mine: Vec<Partition> =
-        partitions.iter().filter(|partition| partition.id as usize % scope.peers() == scope.index()).cloned().collect();
+        partitions.iter().filter(|partition| process.cluster.place().reader_of(partition.id) == scope.index()).cloned().collect();
     let (process, index) = (process.clone(), scope.index());
     let source_name = name.to_owned();
     builder.build(move |mut capabilities| {
@@ -179,6 +179,7 @@ pub fn ingest<'s>(
             if left_used {
                 // The others are woken so that they leave the epoch too; otherwise it would stay open until they had data.
                 process.clock.wake_all();
+                process.cluster.left(epoch);
             }
             if used {
                 // The epoch is left one clock step later, however quiet the source is by then.

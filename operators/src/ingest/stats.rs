@@ -2,12 +2,12 @@
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::epoch::unix_ms;
 
 /// What a reading thread is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReaderState {
     /// It reads.

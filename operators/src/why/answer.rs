@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::probe::{Desk, Hold};
 use crate::epoch::unix_ms;
@@ -12,7 +12,7 @@ use crate::ingest::stats::{ReaderState, ReaderStats};
 use crate::position::Epoch;
 
 /// What holds the mark. All times are Unix milliseconds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Why {
     /// The pipeline.
     pub pipeline: String,
@@ -32,7 +32,7 @@ pub struct Why {
 }
 
 /// Whether anything holds the mark.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Nothing is under way.
@@ -49,7 +49,7 @@ pub enum State {
 }
 
 /// Who holds the mark.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Held {
     /// What it waits for.
     pub kind: HolderKind,
@@ -78,7 +78,7 @@ pub struct Held {
 }
 
 /// What a holder waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HolderKind {
     /// The store takes long to make something durable.
@@ -102,7 +102,7 @@ pub enum HolderKind {
 }
 
 /// A source that is kept from reading.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Paused {
     /// The source.
     pub source: String,
@@ -111,7 +111,7 @@ pub struct Paused {
     /// Since when.
     pub since: u64,
     /// By what: `changes` or `bytes`, the limit of the window that is reached.
-    pub by: &'static str,
+    pub by: String,
     /// What is under way, in the unit of `by`.
     pub in_flight: u64,
     /// The limit, in the unit of `by`.
@@ -119,7 +119,7 @@ pub struct Paused {
 }
 
 /// What a source does.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SourceState {
     /// The source.
     pub source: String,
@@ -137,8 +137,8 @@ impl Paused {
     pub(super) fn new(reader: &ReaderStats, since: u64, window: &InFlight) -> Self {
         let (units_max, bytes_max) = window.limits();
         let (by, in_flight, limit) = match window.bytes() >= bytes_max {
-            true => ("bytes", window.bytes(), bytes_max),
-            false => ("changes", window.units(), units_max),
+            true => ("bytes".to_owned(), window.bytes(), bytes_max),
+            false => ("changes".to_owned(), window.units(), units_max),
         };
         Paused { source: reader.source.clone(), worker: reader.worker, since, by, in_flight, limit }
     }
@@ -201,7 +201,7 @@ impl Held {
     }
 
     /// The least holds the mark: the oldest epoch, and of those that hold it, who is waited for rather than who waits.
-    pub(super) fn rank(&self) -> (Option<Epoch>, HolderKind, u64) {
+    pub(crate) fn rank(&self) -> (Option<Epoch>, HolderKind, u64) {
         (self.epoch, self.kind, self.since)
     }
 }

@@ -16,7 +16,8 @@ pub(crate) fn taken<A: clap::Args>() -> Taken {
     let own = A::augment_args(Command::new("own"));
     let names = |arg: &Arg| -> Vec<String> {
         let aliases = arg.get_all_aliases().unwrap_or_default();
-        arg.get_long().into_iter().chain(aliases).map(str::to_owned).collect()
+        let short = arg.get_short().map(String::from);
+        arg.get_long().into_iter().chain(aliases).map(str::to_owned).chain(short).collect()
     };
     own.get_arguments().flat_map(names).collect()
 }
@@ -26,7 +27,8 @@ pub(crate) fn add(mut command: Command, only: Option<&[&str]>, taken: &Taken) ->
     let is_free = |long: &str| !taken.contains(long);
     for setting in SETTINGS.iter().filter(|setting| only.is_none_or(|only| only.contains(&setting.name))) {
         if is_free(&setting.flag()[2..]) {
-            command = command.arg(arg(setting));
+            let short = short(setting).filter(|short| is_free(&short.to_string()));
+            command = command.arg(short.into_iter().fold(arg(setting), Arg::short));
         }
     }
     if only.is_none() && is_free("set") {
@@ -34,6 +36,16 @@ pub(crate) fn add(mut command: Command, only: Option<&[&str]>, taken: &Taken) ->
         command = command.arg(set.help_heading("Running").help("Any setting, also of one part: action.receipt.timeout=10s"));
     }
     command
+}
+
+/// The settings that everybody says with one letter, as timely has them.
+fn short(setting: &Setting) -> Option<char> {
+    match setting.name {
+        "workers" => Some('w'),
+        "processes" => Some('n'),
+        "process" => Some('p'),
+        _ => None,
+    }
 }
 
 fn id(setting: &Setting) -> String {
@@ -62,7 +74,7 @@ fn arg(setting: &'static Setting) -> Arg {
         kind => {
             let name = if matches!(setting.name, "data") {
                 "DIR"
-            } else if setting.name == "config" {
+            } else if matches!(setting.name, "config" | "hostfile") {
                 "FILE"
             } else {
                 kind.value_name()

@@ -127,6 +127,7 @@ const TIME: Kind = Kind::Time { bare_ms: None, step_ms: 1, min_ms: 1, none: fals
 const SECONDS: Kind = Kind::Time { bare_ms: Some(1000), step_ms: 1000, min_ms: 0, none: false };
 
 const RUNNING: &str = "Running";
+const PROCESSES: &str = "Processes";
 const CHECKPOINTS: &str = "Checkpoints";
 const IN_FLIGHT: &str = "In flight";
 const ACTIONS: &str = "Actions";
@@ -176,7 +177,54 @@ pub const SETTINGS: &[Setting] = &[
         heading: RUNNING,
         kind: whole("threads", 1, 256),
         usual: Usual::Told("one per core, but one"),
-        meaning: "Worker threads",
+        meaning: "Worker threads of each process",
+        ..PLAIN
+    },
+    Setting {
+        name: "processes",
+        heading: PROCESSES,
+        kind: whole("processes", 1, 256),
+        usual: Usual::Is("1"),
+        meaning: "How many processes run the pipeline; `launch` starts them",
+        ..PLAIN
+    },
+    Setting {
+        name: "process",
+        heading: PROCESSES,
+        kind: whole("its number", 0, 255),
+        usual: Usual::Is("0"),
+        meaning: "Which of them this is, from 0; process 0 leads",
+        ..PLAIN
+    },
+    Setting {
+        name: "hostfile",
+        heading: PROCESSES,
+        usual: Usual::Told("ports of this machine from 2101 on"),
+        meaning: "A file with the address of each process (host:port), one a line",
+        ..PLAIN
+    },
+    Setting {
+        name: "trusted_network",
+        heading: PROCESSES,
+        kind: Kind::Switch,
+        usual: Usual::Is("false"),
+        meaning: "Let processes listen where other machines reach them: what they say is not encrypted",
+        ..PLAIN
+    },
+    Setting {
+        name: "gather_timeout",
+        heading: PROCESSES,
+        kind: TIME,
+        usual: Usual::Is("1m"),
+        meaning: "How long the other processes are waited for at the start",
+        ..PLAIN
+    },
+    Setting {
+        name: "process_timeout",
+        heading: PROCESSES,
+        kind: Kind::Time { bare_ms: None, step_ms: 1, min_ms: 1000, none: false },
+        usual: Usual::Is("4s"),
+        meaning: "With several: how long a worker may take for one step before its process is lost; silence is borne three quarters of it",
         ..PLAIN
     },
     Setting {

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::ArgMatches;
+use highwater_operators::cluster::form::Secret;
 
 use super::tuning::Tuning;
 use super::{Kind, Listen, Origin, PartKind, Preset, SETTINGS, Setting, Usual, Value, file, flags, nearest, setting};
 use crate::log::LogSettings;
 use crate::settings::{ReportKind, Settings};
 use crate::store::StoreName;
+
+/// The variable of the secret that all processes must know.
+const SECRET: &str = "HIGHWATER_CLUSTER_SECRET";
 
 /// A part of a pipeline: its kind and its name.
 pub(crate) type Part = (PartKind, String);
@@ -81,6 +85,8 @@ fn own_name(setting: &Setting, within: bool) -> &'static str {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Effective {
     said: Vec<Said>,
+    /// What all processes must know: a variable alone, for files and command lines are read by others.
+    secret: Option<Secret>,
     /// What is no mistake, but may be one.
     pub warnings: Vec<String>,
 }
@@ -140,7 +146,10 @@ impl Effective {
                     self.said.push(Said { name: "log_level", part: None, value, origin });
                 }
             }
-            if !variable.starts_with("HIGHWATER_") {
+            if variable == SECRET && only.is_none() && !text.is_empty() {
+                self.secret = Some(Secret::new(text));
+            }
+            if !variable.starts_with("HIGHWATER_") || variable == SECRET {
                 continue;
             }
             match SETTINGS.iter().find(|setting| setting.variable() == *variable) {
@@ -242,6 +251,16 @@ impl Effective {
             data: self.data(),
             checkpoint: self.checkpoint(),
             workers: self.whole("workers"),
+            processes: self.whole("processes").unwrap_or(usual.processes),
+            process: self.whole("process").unwrap_or(usual.process),
+            hostfile: match self.value("hostfile") {
+                Some((Value::Path(path), _)) => Some(path),
+                _ => None,
+            },
+            trusted_network: matches!(self.value("trusted_network"), Some((Value::Switch(true), _))),
+            cluster_secret: self.secret.clone(),
+            gather_timeout: self.whole("gather_timeout").map_or(usual.gather_timeout, std::time::Duration::from_millis),
+            process_timeout: self.whole("process_timeout").map_or(usual.process_timeout, std::time::Duration::from_millis),
             checkpoint_batch_size: self.whole("checkpoint_batch_size"),
             checkpoint_interval: self.whole("checkpoint_interval"),
             in_flight_changes: self.whole("in_flight_changes").unwrap_or(usual.in_flight_changes),

@@ -43,7 +43,7 @@ pub(crate) struct Monitor {
 
 impl Monitor {
     /// Begins to serve, says where, and leaves a notice in the checkpoint store for the commands.
-    pub(crate) fn start(bound: Bound, watched: Arc<Watched>, letters: Arc<dyn Letters>) -> Result<Self> {
+    pub(crate) fn start(bound: Bound, watched: Arc<Watched>, letters: Option<Arc<dyn Letters>>) -> Result<Self> {
         let notice = notice::Notice::new(&bound, &watched);
         crate::log::announce(format_args!("monitor at {}", notice.url));
         if !bound.address.ip().is_loopback() {
@@ -51,7 +51,9 @@ impl Monitor {
         }
         let server = server::Server::start(bound, watched)?;
         // Without the notice everything works but the commands, and those take --url.
-        let posted = notice.post(letters).map_err(|error| tracing::warn!(%error, "cannot leave a notice for `status`")).ok();
+        let post =
+            |letters| notice.post(letters).map_err(|error| tracing::warn!(%error, "cannot leave a notice for `status`")).ok();
+        let posted = letters.and_then(post);
         Ok(Monitor { _server: server, _notice: posted })
     }
 }

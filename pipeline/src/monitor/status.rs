@@ -19,8 +19,11 @@ pub struct Status {
     pub generation: u64,
     /// The process.
     pub pid: u32,
-    /// Worker threads.
+    /// Worker threads, of all processes.
     pub workers: usize,
+    /// Processes.
+    #[serde(default = "one")]
+    pub processes: usize,
     /// `running`, `idle`, `draining` or `ending`.
     pub state: String,
     /// Seconds since the run began.
@@ -98,6 +101,10 @@ pub struct SourceBooks {
     pub rejected: u64,
 }
 
+fn one() -> usize {
+    1
+}
+
 impl Status {
     /// For people.
     pub fn text(&self) -> String {
@@ -110,7 +117,10 @@ impl Status {
             self.state,
             self.generation,
             self.pid,
-            counted(self.workers as u64, "worker", "workers"),
+            match self.processes {
+                0 | 1 => counted(self.workers as u64, "worker", "workers"),
+                _ => format!("{} in {} processes", counted(self.workers as u64, "worker", "workers"), self.processes),
+            },
             seconds(self.uptime_seconds)
         );
         let frontier = match self.frontier {

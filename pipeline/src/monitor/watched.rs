@@ -15,7 +15,7 @@ use super::health::Pulse;
 use super::rates::{Counts, Rates};
 use super::status::{self, Books, SourceBooks, Status};
 use crate::exposition::Exposition;
-use crate::report::{ActionBooks, CacheCounts};
+use crate::report::ActionBooks;
 use crate::run::Opened;
 
 /// What the monitor watches.
@@ -57,7 +57,7 @@ impl Watched {
 
     fn counts(&self, actions: &BTreeMap<String, ActionBooks>) -> Counts {
         Counts {
-            read: self.process.stats.changes_read.load(Ordering::Relaxed),
+            read: self.process.read_about().0,
             delivered: actions.iter().map(|(action, books)| (action.clone(), books.delivered)).collect(),
         }
     }
@@ -65,7 +65,7 @@ impl Watched {
     /// For how long the frontier has stood still with work under way.
     fn still(&self, now: Instant) -> Duration {
         let frontier = self.process.pace.frontier().unwrap_or_default();
-        self.seen.lock().pulse.look(now, frontier, self.process.in_flight.units() == 0)
+        self.seen.lock().pulse.look(now, frontier, self.process.units_about() == 0)
     }
 
     /// What is wrong with the run, if something is.
@@ -89,13 +89,13 @@ impl Watched {
     /// The books as they stand.
     pub(crate) fn books(&self) -> Books {
         let process = &self.process;
-        let idle_before = process.in_flight.units() == 0;
+        let idle_before = process.totals().units == 0;
         let actions = ActionBooks::of(process, &self.places);
-        let is_idle = idle_before && process.in_flight.units() == 0 && process.books.sums() == process.books.sums();
+        let is_idle = idle_before && process.totals().units == 0 && process.sums() == process.sums();
         let settled = |books: &ActionBooks| books.duplicate + books.rejected + books.filtered + books.delivered + books.parked;
         let adds_up = |books: &ActionBooks| settled(books) <= books.read && !(is_idle && books.in_flight > 0);
         let mut sources = BTreeMap::<String, SourceBooks>::new();
-        for (line, n) in process.books.live() {
+        for (line, n) in process.live() {
             match line.split_once(' ') {
                 Some(("read", source)) => sources.entry(source.to_owned()).or_default().read = n,
                 Some(("rejected", source)) => sources.entry(source.to_owned()).or_default().rejected = n,
@@ -115,6 +115,7 @@ impl Watched {
     pub(crate) fn status(&self, now: Instant) -> Status {
         let process = &self.process;
         let books = self.books();
+        let totals = process.totals();
         let counts = self.counts(&books.actions);
         let ((seconds, read, delivered), is_quiet) = {
             let rates = &self.seen.lock().rates;
@@ -123,7 +124,8 @@ impl Watched {
         // Units are one per action that a change can reach; people count changes.
         let actions = process.limits.actions as u64;
         let (units_limit, bytes_limit) = process.in_flight.limits();
-        let (changes, changes_limit) = (process.in_flight.units().div_ceil(actions), units_limit / actions);
+        let (changes, changes_limit) =
+            (process.units_about().div_ceil(actions), units_limit / actions * process.cluster.place().processes as u64);
         let frontier = process.pace.frontier();
         let state = match () {
             () if process.halt.is_halted() => "ending",
@@ -137,7 +139,8 @@ impl Watched {
             pipeline: books.pipeline.clone(),
             generation: books.generation,
             pid: std::process::id(),
-            workers: process.limits.workers,
+            workers: process.cluster.place().peers(),
+            processes: process.cluster.place().processes,
             state: state.to_owned(),
             uptime_seconds: process.started.elapsed().as_secs_f64(),
             frontier,
@@ -147,9 +150,9 @@ impl Watched {
             saves: process.stats.saves.load(Ordering::Relaxed),
             in_flight: status::InFlight { changes, changes_limit, bytes: process.in_flight.bytes(), bytes_limit },
             rates: status::Rates { seconds, read, delivered },
-            cache: CacheCounts::of(process),
-            read_now: process.stats.changes_read.load(Ordering::Relaxed),
-            replayed: process.stats.replayed.load(Ordering::Relaxed),
+            cache: totals.into(),
+            read_now: totals.changes_read,
+            replayed: totals.replayed,
             books,
         }
     }

@@ -1,19 +1,23 @@
 //! Opens everything a run needs, and refuses what does not fit the checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use highwater_operators::action::cut_back::SinkWriter;
 use highwater_operators::action::transactional::{RunOf, take_over};
 use highwater_operators::books::Books;
 use highwater_operators::checkpoint::keeper::{Keeper, ParkedIds};
-use highwater_operators::checkpoint::place::{Letters, OpenStore, Seat};
+use highwater_operators::checkpoint::lease::Lease;
+use highwater_operators::checkpoint::place::{Letters, OpenStore, Seat, StorePlace};
 use highwater_operators::checkpoint::read_so_far::ReadSoFar;
 use highwater_operators::checkpoint::requests::Request;
 use highwater_operators::checkpoint::store::{
     Cause, CheckpointStore, CutBackFile, Group, ParkedHead, Resolution, Resolved, Restored,
 };
+use highwater_operators::cluster::Cluster;
 use highwater_operators::halt::Halt;
 use highwater_operators::hash::ChangeHasher;
 use highwater_operators::heritage::Heritage;
@@ -31,6 +35,7 @@ use crate::exposition::Exposition;
 use crate::plan::Plan;
 use crate::run::Partitions;
 use crate::run::control::Control;
+use crate::run::form::{form, give_up, taken, told};
 use crate::settings::Settings;
 
 /// Everything a run needs.
@@ -53,17 +58,46 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Waits for the threads of the process, so that the store is closed and its lock given back.
-    pub(crate) fn join(&self) {
+    /// Waits for the threads of the process, so that the store is closed and its lock given back. With `patience`, no longer than
+    /// that: a store that hangs must not keep a run from ending that has failed.
+    pub(crate) fn join(&self, patience: Option<Duration>) {
+        let until = patience.map(|patience| Instant::now() + patience);
         for thread in self.threads.lock().drain(..) {
-            let _ = thread.join();
+            while until.is_some_and(|until| !thread.is_finished() && Instant::now() < until) {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if until.is_none() || thread.is_finished() {
+                let _ = thread.join();
+            }
         }
     }
 }
 
 pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle, control: &Control) -> Result<Opened> {
     let place = settings.store(name, plan)?;
-    let OpenStore { mut store, letters, lease, scratch } = place.open(name, Seat::ALONE)?;
+    let halt = Arc::new(Halt::default());
+    control.arm(&halt);
+    let cluster = form(name, settings, plan, &*place, &halt)?;
+    open_formed(name, settings, plan, &*place, runtime, control, &cluster, &halt).map_err(|error| give_up(&cluster, &halt, error))
+}
+
+/// What the store has, and what it was made to have.
+struct Begun {
+    store: Box<dyn CheckpointStore>,
+    letters: Arc<dyn Letters>,
+    lease: Lease,
+    scratch: Option<PathBuf>,
+    restored: Restored,
+    sources: Sources,
+    partitions: Partitions,
+    bytes: Option<(u64, u64)>,
+    /// The output files of earlier runs.
+    files: Vec<CutBackFile>,
+}
+
+/// Begins a run: alone, or for all processes.
+fn begin(name: &str, plan: &Plan, place: &dyn StorePlace, seat: Seat, halt: &Halt, runtime: &Handle) -> Result<Begun> {
+    let OpenStore { mut store, letters, lease, scratch } = place.open(name, seat)?;
     let mut restored = store.restore()?;
     drop_orphans(&mut *store, &*letters, plan, &mut restored)?;
     check_actions(plan, &restored)?;
@@ -74,16 +108,52 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
     for action in plan.actions.keys() {
         restored.actions.insert(action.clone(), store.action(action)?);
     }
+    let files = restored.checkpoint.as_ref().map(|save| save.files.clone()).unwrap_or_default();
+    cut_back(plan, &files, restored.generation)?;
+    take_over_outcomes(name, plan, &mut *store, &mut restored, halt, runtime)?;
+    Ok(Begun { store, letters, lease, scratch, restored, sources, partitions, bytes, files })
+}
+
+/// Joins the run that the leader has begun.
+fn join(name: &str, plan: &Plan, place: &dyn StorePlace, seat: Seat, cluster: &Cluster) -> Result<Begun> {
+    let welcome = cluster.welcomed()?;
+    let OpenStore { mut store, letters, lease, scratch } = place.join(name, welcome.generation, seat)?;
+    let mut restored = store.restore()?;
+    for action in plan.actions.keys() {
+        restored.actions.insert(action.clone(), store.action(action)?);
+    }
+    let sources = bind_sources(plan, &restored)?;
+    let partitions = taken(welcome, &sources, cluster)?;
+    // The files of earlier runs are the leader's, and so is the whole of what there is to read.
+    Ok(Begun { store, letters, lease, scratch, restored, sources, partitions, bytes: None, files: Vec::new() })
+}
+
+#[allow(clippy::too_many_arguments)] // what `open` has, and what it has found
+fn open_formed(
+    name: &str,
+    settings: &Settings,
+    plan: &Plan,
+    place: &dyn StorePlace,
+    runtime: Handle,
+    control: &Control,
+    cluster: &Cluster,
+    halt: &Arc<Halt>,
+) -> Result<Opened> {
+    let seat = Seat { process: cluster.place().process, processes: cluster.place().processes };
+    let begun = match cluster.place().leads() {
+        true => begin(name, plan, place, seat, halt, &runtime)?,
+        false => join(name, plan, place, seat, cluster)?,
+    };
+    let Begun { store, letters, lease, scratch, mut restored, sources, partitions, bytes, files } = begun;
+    let (cluster, halt) = (cluster.clone(), halt.clone());
+    if cluster.place().leads() {
+        cluster.welcome(&told(restored.generation, &partitions));
+    }
     for (name, lookup) in &plan.lookups {
         if let Some(origin) = lookup.origin() {
             origin.open().map_err(|error| error.context(format!("lookup \"{name}\"")))?;
         }
     }
-    let files = restored.checkpoint.as_ref().map(|save| save.files.clone()).unwrap_or_default();
-    cut_back(plan, &files, restored.generation)?;
-    let halt = Arc::new(Halt::default());
-    control.arm(&halt);
-    take_over_outcomes(name, plan, &mut store, &mut restored, &halt, &runtime)?;
 
     let books = restored.checkpoint.as_ref().map(|save| save.books.clone()).unwrap_or_default();
     let resumed_from = restored
@@ -113,6 +183,7 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
     let process = Process::new(
         limits,
         restored.generation,
+        cluster.clone(),
         lease,
         in_flight,
         Books::restored(books),
@@ -134,6 +205,9 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
         }
     }
     control.set_clock(&process);
+    if cluster.place().has_others() {
+        cluster.all_ready()?;
+    }
     let places = plan.actions.iter().filter_map(|(name, spec)| Some((name.clone(), spec.place()?))).collect();
     Ok(Opened {
         process,
@@ -281,7 +355,7 @@ fn check_actions(plan: &Plan, restored: &Restored) -> Result {
 fn take_over_outcomes(
     pipeline: &str,
     plan: &Plan,
-    store: &mut EmbeddedStore,
+    store: &mut dyn CheckpointStore,
     restored: &mut Restored,
     halt: &Halt,
     runtime: &Handle,

@@ -1,7 +1,6 @@
 //! A progress bar for runs whose sources know how much there is to read.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use highwater_operators::process::Process;
@@ -32,8 +31,7 @@ impl Progress {
         if self.bar.is_hidden() {
             return;
         }
-        let read = self.process.stats.changes_read.load(Ordering::Relaxed);
-        let bytes = self.process.stats.bytes_read.load(Ordering::Relaxed);
+        let (read, bytes) = self.process.read_about();
         let rate = read as f64 / self.started.elapsed().max(Duration::from_millis(1)).as_secs_f64();
         self.bar.set_position(self.before + bytes);
         self.bar.set_message(format!(
@@ -42,7 +40,7 @@ impl Progress {
             HumanBytes(self.bar.length().unwrap_or_default()),
             HumanCount(rate as u64),
             // Units are one per action that a change can reach.
-            HumanCount(self.process.in_flight.units() / self.process.limits.actions as u64)
+            HumanCount(self.process.units_about() / self.process.limits.actions as u64)
         ));
     }
 

@@ -30,6 +30,12 @@ pub(super) fn pass_on(process: &Arc<Process>, opened: &Opened) {
         process.add_backlog(1);
         let (settled, letters) = (process.clone(), opened.letters.clone());
         process.keeper.read_parked(vec![id], move |found| {
+            let place = busy.cluster.place();
+            // What nobody owns is the leader's affair.
+            let owner = found.first().filter(|parked| parked.cause != Cause::Rejected);
+            if owner.map_or(0, |parked| place.owner_of(parked.change.key_hash())) != place.process {
+                return settled.settle_backlog(1);
+            }
             let done = move || {
                 drop(letters.remove(&asked));
                 settled.settle_backlog(1);

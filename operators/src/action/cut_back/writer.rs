@@ -121,6 +121,11 @@ impl SinkWriter {
         Ok(files)
     }
 
+    /// Whether any action writes files.
+    pub(crate) fn has_outputs(&self) -> bool {
+        !self.shared.lock().outputs.is_empty()
+    }
+
     /// Ends the thread once everything handed over is written.
     pub fn close(&self) {
         let _ = self.jobs.send(Job::Close);

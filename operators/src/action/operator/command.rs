@@ -28,7 +28,7 @@ impl Command {
 
     /// Sends a command to the worker that owns the change's key. `false` if this pipeline has no such action.
     pub fn send(self, process: &Process) -> bool {
-        let worker = shard(self.parked.change.key_hash()) as usize % process.limits.workers;
+        let worker = shard(self.parked.change.key_hash()) as usize % process.cluster.place().peers();
         let receiver = process.shared.get::<Receiver>(&format!("{}/{worker}", self.parked.action));
         receiver.is_some_and(|receiver| receiver.0.send(self))
     }

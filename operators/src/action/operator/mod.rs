@@ -221,7 +221,7 @@ impl Desk {
         index: usize,
     ) -> Self {
         let number = process.heritage.actions.get(&spec.name).copied().unwrap_or_default();
-        let workers = process.limits.workers;
+        let workers = process.cluster.place().peers();
         let mut spill = Spill::default();
         let heads = process.heritage.parked.iter();
         let mine = heads.filter(|head| head.action == spec.name && owns(head.key_hash, index, workers));

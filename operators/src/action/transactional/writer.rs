@@ -23,7 +23,7 @@ impl Shared {
             action: spec.name.clone(),
             generation: process.generation,
             state_id: process.hasher.state_id(),
-            process: 0,
+            process: process.cluster.place().process as u32,
         };
         process.shared.get_or_make(&spec.name, || Shared { sink: sink.clone(), run, applied: Default::default() })
     }

@@ -106,9 +106,7 @@ impl Session {
     /// Q2b and Q2: who may still write the log.
     pub(super) async fn holders(&self, with_backends: bool) -> Result<BTreeSet<Blocker>> {
         let sequence = self.log.sequence.as_ref().map_or(0, |sequence| sequence.oid);
-        let backends = async {
-            if with_backends { self.ask(&self.statements.backends, &[]).await } else { Ok(Vec::new()) }
-        };
+        let backends = async { if with_backends { self.ask(&self.statements.backends, &[]).await } else { Ok(Vec::new()) } };
         // Sent in this order, and so done in this order.
         let log: [&(dyn ToSql + Sync); 2] = [&self.log.identity.table, &sequence];
         let (backends, holders) = tokio::join!(biased; backends, self.ask(&self.statements.holders, &log));
