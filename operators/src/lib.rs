@@ -29,6 +29,8 @@ pub mod metrics;
 pub mod offload;
 pub mod pace;
 pub mod position;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod process;
 pub mod registry;
 pub mod row;
