@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use crate::action::cut_back::SinkWriter;
 use crate::books::Books;
 use crate::checkpoint::keeper::Keeper;
+use crate::checkpoint::lease::Lease;
 use crate::checkpoint::read_so_far::ReadSoFar;
 use crate::epoch::EpochClock;
 use crate::halt::Halt;
@@ -55,6 +56,8 @@ pub struct Process {
     pub limits: Limits,
     /// The number of this run.
     pub generation: u64,
+    /// Whether this run may still act on what cannot be fenced.
+    pub lease: Lease,
     /// The clock that makes epochs.
     pub clock: EpochClock,
     /// The window of changes under way.
@@ -103,6 +106,7 @@ impl Process {
     pub fn new(
         limits: Limits,
         generation: u64,
+        lease: Lease,
         in_flight: Arc<InFlight>,
         books: Books,
         hasher: ChangeHasher,
@@ -119,6 +123,7 @@ impl Process {
             clock: EpochClock::after(saved),
             limits,
             generation,
+            lease,
             in_flight,
             books,
             hasher,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use highwater_operators::action::NamedAction;
 use highwater_operators::change::Change;
 use highwater_operators::checkpoint::operator::{Cadence, checkpoint};
+use highwater_operators::checkpoint::place::StorePlace;
 use highwater_operators::checkpoint::report::Report;
 use highwater_operators::dedup::{Dedup, DedupExt};
 use highwater_operators::exchange::ExchangeByKey;
@@ -26,23 +27,30 @@ use timely::dataflow::{Scope, Stream, StreamVec};
 use crate::config::tuning::Tuning;
 use crate::plan::{Kind, Plan};
 
-/// When checkpoints are saved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// When checkpoints are saved, and where.
+#[derive(Clone)]
 pub struct Checkpoint {
     pub(crate) interval: Duration,
     pub(crate) batch_size: u64,
+    pub(crate) store: Option<Arc<dyn StorePlace>>,
 }
 
 impl Checkpoint {
     /// Saves when this time has passed since the last save, or 1,000 changes were completed, whichever comes first.
     pub fn every(interval: Duration) -> Self {
-        Checkpoint { interval, batch_size: 1_000 }
+        Checkpoint { interval, batch_size: 1_000, store: None }
     }
 
     /// Saves once so many changes were completed above the saved mark. Nothing is ever lost; a crash reads again what was
     /// completed since the last save, so this bounds the repeated reading.
     pub fn batch_size(mut self, changes: u64) -> Self {
         self.batch_size = changes.max(1);
+        self
+    }
+
+    /// Keeps them in this store, unless the setting `checkpoint` names another; without either, in the data directory.
+    pub fn in_store(mut self, store: impl StorePlace + 'static) -> Self {
+        self.store = Some(Arc::new(store));
         self
     }
 }
@@ -311,6 +319,14 @@ impl<'s> Outcomes<'s> {
         let name = self.flow.site.plan.borrow().next_name(Kind::Checkpoint, "checkpoint");
         self.flow.add(Kind::Checkpoint, &name, detail, self.nodes);
         self.flow.site.plan.borrow_mut().checkpoint = Some(checkpoint);
+    }
+}
+
+impl std::fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let store = self.store.as_ref().map(|store| store.place());
+        let Checkpoint { interval, batch_size, .. } = self;
+        f.debug_struct("Checkpoint").field("interval", interval).field("batch_size", batch_size).field("store", &store).finish()
     }
 }
 

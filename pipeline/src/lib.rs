@@ -35,6 +35,7 @@ pub mod program;
 pub mod report;
 pub mod run;
 pub mod settings;
+pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 

@@ -1,12 +1,11 @@
 //! The command line around a pipeline.
 
-use std::path::Path;
 use std::process::{ExitCode, Termination};
 use std::sync::Arc;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, Command};
-use highwater_operators::checkpoint::embedded::EmbeddedStore;
+use highwater_operators::checkpoint::place::StorePlace;
 use highwater_operators::{Error, Result};
 
 use crate::commands::{self, say};
@@ -201,7 +200,7 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
         let build: Build = Arc::new(move |flow: &Flow<'_>| build(flow, &args).built());
         match name {
             "graph" => commands::graph::run(&build, &settings, own.get_flag("dot")).map(|()| Exit(0)),
-            "check" => commands::check::run(&build, &settings).map(|is_whole| Exit(if is_whole { 0 } else { 2 })),
+            "check" => commands::check::run(&self.name, &build, &settings).map(|is_whole| Exit(if is_whole { 0 } else { 2 })),
             "settings" => {
                 let plan = run::plan_with(&build, &settings.tuning)?;
                 commands::settings::run(&self.name, &effective, &plan);
@@ -213,11 +212,9 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
     }
 
     fn run(&self, settings: &Settings, build: &Build) -> Result<Exit> {
-        let data = settings.data(&self.name);
-        if data.is_file() {
-            return Err(Error::stop(format!("{} is a file; --data names the directory where state is kept", data.display())));
-        }
-        let problems = run::plan_with(build, &settings.tuning)?.problems;
+        let plan = run::plan_with(build, &settings.tuning)?;
+        let place = settings.store(&self.name, &plan)?;
+        let problems = &plan.problems;
         if !problems.is_empty() {
             problems.iter().for_each(|problem| eprintln!("problem: {problem}"));
             return Ok(Exit(2));
@@ -235,10 +232,10 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
                     say!("ended before the end of the input; the next run continues\n");
                 }
                 say!("{}", report.table());
-                say!("state in {}", data.display());
+                say!("state in {}", place.place());
                 // The journal is read only if there can be something to tell of.
                 if report.rejected > 0 || report.actions.values().any(|books| books.parked > books.dropped) {
-                    self.tell_parked(settings, &data);
+                    self.tell_parked(settings, &*place);
                 }
             }
             ReportKind::None => {}
@@ -247,11 +244,16 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
     }
 
     /// What waits for a person must not pass unseen.
-    fn tell_parked(&self, settings: &Settings, data: &Path) {
-        let parked = EmbeddedStore::inspect(data).map_or(0, |inspection| inspection.parked_heads().len() as u64);
+    fn tell_parked(&self, settings: &Settings, place: &dyn StorePlace) {
+        let seen = place.inspect(&self.name).ok().flatten();
+        let parked = seen.map_or(0, |seen| seen.parked_heads().len() as u64);
         if parked > 0 {
             let is = commands::counted(parked, "change or line is", "changes or lines are");
-            let at = if settings.data.is_some() { format!(" --data {}", data.display()) } else { String::new() };
+            let at = match (&settings.checkpoint, &settings.data) {
+                (Some(_), _) => format!(" --checkpoint {}", place.place()),
+                (None, Some(_)) => format!(" --data {}", place.place()),
+                (None, None) => String::new(),
+            };
             say!("{is} parked: `{} parked list{at}` says why", self.name);
         }
     }

@@ -87,7 +87,7 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
     control.attach(&process, runtime.handle());
     let cadence = cadence(settings, &plan);
     let watched = || Watched::new(&opened, settings.stall_after);
-    let monitor = bound.map(|bound| Monitor::start(bound, watched(), &opened.directory)).transpose()?;
+    let monitor = bound.map(|bound| Monitor::start(bound, watched(), opened.letters.clone())).transpose()?;
     let running = Arc::new(Running {
         process: process.clone(),
         plan,
@@ -118,7 +118,7 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
 }
 
 fn cadence(settings: &Settings, plan: &Plan) -> Cadence {
-    let planned = plan.checkpoint.expect("a plan without problems has a checkpoint");
+    let planned = plan.checkpoint.as_ref().expect("a plan without problems has a checkpoint");
     Cadence {
         batch_size: settings.checkpoint_batch_size.unwrap_or(planned.batch_size),
         interval: settings.checkpoint_interval.map_or(planned.interval, Duration::from_millis),

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use crate::config::Listen;
 use crate::config::tuning::Tuning;
+use crate::store::StoreName;
 
 /// How a pipeline is run.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where checkpoints, ledger and parked changes are kept; `None` is `data/NAME`.
+    /// The data directory, where checkpoints, ledger and parked changes are kept; `None` is `data/NAME`.
     pub data: Option<PathBuf>,
+    /// Where these are kept instead; `None` is where the pipeline says, or else the data directory.
+    pub checkpoint: Option<StoreName>,
     /// Worker threads; `None` is one per core but one, which is left to reading, calls and files.
     pub workers: Option<u64>,
     /// A checkpoint is saved after so many completed changes; `None` is as the pipeline says.
@@ -52,6 +55,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             data: None,
+            checkpoint: None,
             workers: None,
             checkpoint_batch_size: None,
             checkpoint_interval: None,

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use metrics::Histogram;
 use parking_lot::Mutex;
 
-use crate::checkpoint::store::{CheckpointStore, Group, Note, Parked, ParkedId, Resolution, Resolved, Save};
+use crate::checkpoint::store::{CheckpointStore, Group, Note, Parked, ParkedId, Resolution, Resolved, Restored, Save};
 use crate::epoch::unix_ms;
 use crate::error::Result;
 use crate::halt::Halt;
@@ -28,6 +28,26 @@ pub struct Drafts {
     pub resolved: Vec<Resolved>,
     /// Partitions that are new: number and name.
     pub partitions: Vec<(PartitionId, String)>,
+}
+
+/// The numbers that this process gives to parked records.
+#[derive(Clone, Copy, Debug)]
+pub struct ParkedIds {
+    next: ParkedId,
+    step: u64,
+}
+
+impl ParkedIds {
+    /// As a store says that they go on.
+    pub fn of(restored: &Restored) -> Self {
+        ParkedIds { next: restored.next_parked.max(1), step: restored.parked_step.max(1) }
+    }
+
+    fn next(&mut self) -> ParkedId {
+        let id = self.next;
+        self.next += self.step;
+        id
+    }
 }
 
 type Told<T> = Box<dyn FnOnce(T) + Send>;
@@ -56,7 +76,7 @@ impl Keeper {
     /// Starts the keeper's thread. `halt` freezes it: after a crash or a failure nothing more becomes durable.
     pub fn start(
         store: Box<dyn CheckpointStore>,
-        next_parked: ParkedId,
+        parked_ids: ParkedIds,
         resolved: BTreeMap<String, (u64, u64)>,
         halt: Arc<Halt>,
         durations: Histogram,
@@ -65,10 +85,9 @@ impl Keeper {
         let resolved = Arc::new(Mutex::new(resolved));
         let busy_since = Arc::new(AtomicU64::new(0));
         let keeper = Keeper { requests, resolved: resolved.clone(), busy_since: busy_since.clone() };
-        let next_parked = next_parked.max(1);
         let thread = std::thread::Builder::new()
             .name("keeper".into())
-            .spawn(move || Work { store, next_parked, resolved, halt, told: Vec::new(), busy_since, durations }.run(&inbox))
+            .spawn(move || Work { store, parked_ids, resolved, halt, told: Vec::new(), busy_since, durations }.run(&inbox))
             .expect("the system gives a thread at start");
         (keeper, thread)
     }
@@ -115,7 +134,7 @@ const GROUP_MAX: usize = 256;
 
 struct Work {
     store: Box<dyn CheckpointStore>,
-    next_parked: ParkedId,
+    parked_ids: ParkedIds,
     resolved: Arc<Mutex<BTreeMap<String, (u64, u64)>>>,
     halt: Arc<Halt>,
     told: Vec<(Told<Vec<ParkedId>>, Vec<ParkedId>)>,
@@ -163,8 +182,7 @@ impl Work {
         let mut ids = Vec::with_capacity(drafts.parked.len());
         for mut parked in drafts.parked {
             if parked.id == 0 {
-                parked.id = self.next_parked;
-                self.next_parked += 1;
+                parked.id = self.parked_ids.next();
             }
             ids.push(parked.id);
             group.parked.push(parked);

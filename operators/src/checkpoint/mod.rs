@@ -5,7 +5,9 @@
 
 pub mod embedded;
 pub mod keeper;
+pub mod lease;
 pub mod operator;
+pub mod place;
 pub mod read_so_far;
 pub mod report;
 pub mod requests;

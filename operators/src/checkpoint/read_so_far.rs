@@ -18,8 +18,10 @@ pub struct ReadSoFar {
 }
 
 impl ReadSoFar {
-    /// Opens the file in a data directory. If that cannot be done the figure is wrong and all else is right, so it is no error.
-    pub fn open(directory: &Path) -> Self {
+    /// Opens the file in a directory, if there is one. If that cannot be done the figure is wrong and all else is right, so it
+    /// is no error.
+    pub fn open(directory: Option<&Path>) -> Self {
+        let Some(directory) = directory else { return ReadSoFar::default() };
         let path = directory.join("read-so-far");
         let earlier = std::fs::read(&path).unwrap_or_default();
         let earlier = earlier.as_chunks().0.iter().enumerate().map(|(n, order)| (n as PartitionId, u64::from_le_bytes(*order)));
@@ -49,12 +51,12 @@ mod tests {
     #[test]
     fn a_later_run_knows_how_far_an_earlier_one_had_read() {
         let folder = tempfile::tempdir().unwrap();
-        let first = ReadSoFar::open(folder.path());
+        let first = ReadSoFar::open(Some(folder.path()));
         assert!(!first.was_read(1, 0));
         first.note(1, 100);
-        let second = ReadSoFar::open(folder.path());
+        let second = ReadSoFar::open(Some(folder.path()));
         second.note(1, 50);
         assert!(second.was_read(1, 99) && !second.was_read(1, 100) && !second.was_read(2, 0));
-        assert!(ReadSoFar::open(folder.path()).was_read(1, 99));
+        assert!(ReadSoFar::open(Some(folder.path())).was_read(1, 99));
     }
 }

@@ -31,6 +31,10 @@ pub enum Request {
     },
 }
 
+/// By what a store knows a request.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RequestId(pub String);
+
 /// Makes requests of one process and one millisecond differ, in the order in which they were left.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -102,6 +106,11 @@ pub fn remove_request(path: &Path) -> Result<()> {
             .and_then(|()| path.parent().map_or(Ok(()), sync_directory))
             .map_err(|error| Error::stop(format!("cannot remove the request {}", path.display())).because(error)),
     }
+}
+
+/// Where the file of a request is.
+pub(super) fn request_path(directory: &Path, id: &RequestId) -> PathBuf {
+    folder(directory).join(&id.0)
 }
 
 fn folder(directory: &Path) -> PathBuf {

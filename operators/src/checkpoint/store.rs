@@ -211,8 +211,10 @@ pub struct Restored {
     pub notes: Vec<Note>,
     /// Everything parked, in order of id, without the change.
     pub parked: Vec<ParkedHead>,
-    /// The next free parked id: one more than the largest ever used, 1 in a new store.
+    /// The next free parked id of this process, larger than any used before; 1 in a new store.
     pub next_parked: ParkedId,
+    /// From one id of this process to its next: the number of processes, so that no two give out the same. 0 means 1.
+    pub parked_step: u64,
     /// By action: (delivered, dropped) parked records since the pipeline began.
     pub resolved: BTreeMap<String, (u64, u64)>,
 }

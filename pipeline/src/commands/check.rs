@@ -7,7 +7,7 @@ use crate::run::{Build, plan_with};
 use crate::settings::Settings;
 
 /// Checks the plan, and whether its sources and lookups can be opened. Returns whether all is well.
-pub(crate) fn run(build: &Build, settings: &Settings) -> Result<bool> {
+pub(crate) fn run(name: &str, build: &Build, settings: &Settings) -> Result<bool> {
     let plan = plan_with(build, &settings.tuning)?;
     let mut problems = plan.problems.clone();
     for (name, source) in &plan.sources {
@@ -19,6 +19,9 @@ pub(crate) fn run(build: &Build, settings: &Settings) -> Result<bool> {
         if let Some(Err(error)) = lookup.origin().map(|origin| origin.open()) {
             problems.push(format!("lookup \"{name}\": {error}"));
         }
+    }
+    if let Err(error) = settings.store(name, &plan).and_then(|place| place.check()) {
+        problems.push(format!("checkpoint store: {error}"));
     }
     for (name, source) in plan.sources.iter().filter(|(_, source)| !source.can_be_read_again()) {
         say!("note: source \"{name}\" ({}): after a crash, changes that were under way are lost", source.place());

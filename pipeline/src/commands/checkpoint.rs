@@ -3,9 +3,9 @@
 use clap::{ArgMatches, Command};
 use comfy_table::CellAlignment;
 use highwater_operators::Result;
-use highwater_operators::checkpoint::embedded::Inspection;
+use highwater_operators::checkpoint::place::Inspect;
 
-use crate::commands::{counted, inspect, table, with_data};
+use crate::commands::{counted, inspect, table, with_store};
 use crate::report::count;
 
 pub(crate) fn command() -> Command {
@@ -13,21 +13,20 @@ pub(crate) fn command() -> Command {
         .about("Shows what is saved")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(with_data(Command::new("show").about("Shows the last checkpoint")))
+        .subcommand(with_store(Command::new("show").about("Shows the last checkpoint")))
 }
 
 pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
     let Some(("show", matches)) = matches.subcommand() else { return Ok(()) };
     let (_, inspection) = inspect(name, matches)?;
-    show(&inspection);
+    show(&*inspection);
     Ok(())
 }
 
 /// Prints what is saved.
-pub(crate) fn show(inspection: &Inspection) {
-    let (journal, live) = inspection.journal_bytes();
+pub(crate) fn show(inspection: &dyn Inspect) {
     say!("pipeline   {}\ngeneration {}", inspection.pipeline(), inspection.generation());
-    say!("journal    {} ({} bytes, {} alive)", inspection.journal().display(), count(journal), count(live));
+    say!("kept in    {}", inspection.medium());
     say!("ledger     {}", counted(inspection.notes() as u64, "outcome above the mark", "outcomes above the mark"));
     say!("parked     {}", counted(inspection.parked_heads().len() as u64, "change", "changes"));
     let Some(save) = inspection.checkpoint() else {

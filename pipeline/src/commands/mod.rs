@@ -14,15 +14,17 @@ pub(crate) mod settings;
 
 use std::fmt;
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{ArgMatches, Command};
 use comfy_table::{Table, TableComponent, presets};
-use highwater_operators::checkpoint::embedded::{EmbeddedStore, Inspection};
+use highwater_operators::checkpoint::place::{Inspect, StorePlace};
 use highwater_operators::{Error, Result};
 
 use crate::config::flags::{self, Taken};
 use crate::config::resolve;
+use crate::plan::Plan;
+use crate::store::StoreName;
 
 pub(crate) use say;
 
@@ -33,28 +35,33 @@ pub(crate) fn print_line(line: fmt::Arguments<'_>) {
     }
 }
 
-/// Adds the flags that say where the data directory is.
-fn with_data(command: Command) -> Command {
-    flags::add(command, Some(&["config", "data"]), &Taken::new())
+/// Adds the flags that say where checkpoints are kept.
+fn with_store(command: Command) -> Command {
+    flags::add(command, Some(resolve::OF_STORE), &Taken::new())
 }
 
-/// The data directory that flags, variables or the file of settings name, or the usual one.
-fn data_of(name: &str, matches: &ArgMatches) -> Result<PathBuf> {
-    resolve::data(name, matches).map(|(data, _)| data)
+/// The store that flags, variables or the file of settings name, or the usual one.
+fn store_of(name: &str, matches: &ArgMatches) -> Result<Arc<dyn StorePlace>> {
+    resolve::named_store(matches)?.store(name, &Plan::default())
 }
 
-/// Looks into the data directory that was named, or the usual one.
-fn inspect(name: &str, matches: &ArgMatches) -> Result<(PathBuf, Inspection)> {
-    let directory = data_of(name, matches)?;
-    if !directory.exists() {
-        return Err(Error::stop(format!(
-            "nothing is saved in {}: there is no such directory; run the pipeline first, or say with --data DIR where it keeps \
-             its state",
-            directory.display()
-        )));
-    }
-    let inspection = EmbeddedStore::inspect(&directory)?;
-    Ok((directory, inspection))
+/// The flags with which another command finds the same store.
+fn same_store(matches: &ArgMatches) -> String {
+    let named = |flag: &str| Some((flag.to_owned(), matches.get_one::<String>(&format!("setting {flag}"))?.clone()));
+    let shown = |(flag, value): (String, String)| format!(" --{flag} {}", StoreName::from(value.as_str()));
+    named("checkpoint").or_else(|| named("data")).map(shown).unwrap_or_default()
+}
+
+/// Looks into the store that was named, or the usual one.
+fn inspect(name: &str, matches: &ArgMatches) -> Result<(Arc<dyn StorePlace>, Box<dyn Inspect>)> {
+    let place = store_of(name, matches)?;
+    let seen = place.inspect(name)?.ok_or_else(|| {
+        Error::stop(format!(
+            "nothing is saved in {}; run the pipeline first, or say with --data DIR or --checkpoint URL where it keeps its state",
+            place.place()
+        ))
+    })?;
+    Ok((place, seen))
 }
 
 /// A table with one line per row.

@@ -4,11 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use highwater_operators::checkpoint::embedded::EmbeddedStore;
+use highwater_operators::checkpoint::place::StorePlace;
 use highwater_operators::{Error, Result};
 
-use crate::commands::{checkpoint, with_data};
-use crate::config::resolve;
+use crate::commands::{checkpoint, store_of, with_store};
 use crate::monitor::notice::Notice;
 use crate::monitor::pages;
 use crate::monitor::status::Status;
@@ -21,8 +20,8 @@ const NOT_RUNNING: u8 = 3;
 pub(crate) fn add(command: Command) -> Command {
     let of_running = |name: &'static str, about: &'static str| {
         let url =
-            Arg::new("url").long("url").value_name("URL").help("The monitor [default: that of the run on the data directory]");
-        with_data(Command::new(name)).about(about).arg(url)
+            Arg::new("url").long("url").value_name("URL").help("The monitor [default: that of the run on the checkpoint store]");
+        with_store(Command::new(name)).about(about).arg(url)
     };
     let json = || Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print it as JSON");
     let exit = "Ends with 3 if the pipeline is not running.";
@@ -34,7 +33,6 @@ pub(crate) fn add(command: Command) -> Command {
 
 /// Asks the running pipeline. Returns the exit code.
 pub(crate) fn run(pipeline: &str, command: &str, matches: &ArgMatches) -> Result<u8> {
-    let (data, _) = resolve::data(pipeline, matches)?;
     let named = matches.get_one::<String>("url");
     let page = match command {
         "status" => "api/status",
@@ -45,9 +43,9 @@ pub(crate) fn run(pipeline: &str, command: &str, matches: &ArgMatches) -> Result
     let ask = |url: &str, run: Option<&str>| get(url, page, if is_json { "application/json" } else { "text/plain" }, run);
     let answer = match named {
         Some(url) => Some(ask(url, None).map_err(|error| error.context(format!("{url} does not answer")))?),
-        None => ask_running(&data, ask)?,
+        None => ask_running(pipeline, &*store_of(pipeline, matches)?, ask)?,
     };
-    let Some(answer) = answer else { return not_running(pipeline, command, &data) };
+    let Some(answer) = answer else { return not_running(pipeline, command, &*store_of(pipeline, matches)?) };
     match command {
         "status" if !is_json => say!("{}", read::<Status>(&answer)?.text()),
         _ => say!("{}", answer.trim_end()),
@@ -61,9 +59,13 @@ fn read<T: serde::de::DeserializeOwned>(answer: &str) -> Result<T> {
     })
 }
 
-/// Asks the monitor of the run on this data directory; `None` if there is none.
-fn ask_running(data: &Path, ask: impl Fn(&str, Option<&str>) -> Result<String>) -> Result<Option<String>> {
-    let Some(notice) = Notice::read(data) else { return Ok(None) };
+/// Asks the monitor of the run on this store; `None` if there is none.
+fn ask_running(
+    pipeline: &str,
+    place: &dyn StorePlace,
+    ask: impl Fn(&str, Option<&str>) -> Result<String>,
+) -> Result<Option<String>> {
+    let Some(notice) = Notice::read(&*place.letters(pipeline)?) else { return Ok(None) };
     match ask(&notice.url, Some(&pages::run(notice.pid, notice.generation))) {
         Ok(answer) => Ok(Some(answer)),
         // Left by a run that was killed: nobody is there, or another program.
@@ -90,27 +92,26 @@ fn is_alive(pid: u32) -> bool {
     !Path::new("/proc/self").exists() || Path::new("/proc").join(pid.to_string()).exists()
 }
 
-fn not_running(pipeline: &str, command: &str, data: &Path) -> Result<u8> {
-    let inspection = data.exists().then(|| EmbeddedStore::inspect(data)).transpose()?;
-    let Some(inspection) = inspection else {
+fn not_running(pipeline: &str, command: &str, place: &dyn StorePlace) -> Result<u8> {
+    let Some(inspection) = place.inspect(pipeline)? else {
         eprintln!(
-            "{pipeline} is not running, and nothing is saved in {}: there is no such directory; say with --data DIR where it keeps \
-             its state, or with --url where its monitor is",
-            data.display()
+            "{pipeline} is not running, and nothing is saved in {}; say with --data DIR or --checkpoint URL where it keeps its \
+             state, or with --url where its monitor is",
+            place.place()
         );
         return Ok(NOT_RUNNING);
     };
     let (_, pid) = inspection.started();
-    let silent = is_alive(pid) && pid != std::process::id();
+    let silent = pid.filter(|pid| is_alive(*pid) && *pid != std::process::id());
     let what = match silent {
-        true => format!("process {pid} may be running {pipeline} without a monitor (--listen none)"),
-        false => format!("{pipeline} is not running"),
+        Some(pid) => format!("process {pid} may be running {pipeline} without a monitor (--listen none)"),
+        None => format!("{pipeline} is not running"),
     };
     if command != "status" {
         eprintln!("{what}, so nobody can answer; `{pipeline} status` shows what its last checkpoint says");
         return Ok(NOT_RUNNING);
     }
     eprintln!("{what}; this is what its last checkpoint says");
-    checkpoint::show(&inspection);
+    checkpoint::show(&*inspection);
     Ok(NOT_RUNNING)
 }

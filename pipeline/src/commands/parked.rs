@@ -1,25 +1,24 @@
 //! `parked`: what was set aside, and what is to become of it.
 //!
-//! `retry` and `drop` leave requests in the data directory. A running pipeline takes them up within a second, a stopped one
+//! `retry` and `drop` leave requests in the checkpoint store. A running pipeline takes them up within a second, a stopped one
 //! when it is run next: only the worker that owns a key knows the order of its changes.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use highwater_operators::checkpoint::embedded::Inspection;
-use highwater_operators::checkpoint::requests::{Request, leave_request, pending_requests};
+use highwater_operators::checkpoint::place::{Inspect, Letters};
+use highwater_operators::checkpoint::requests::Request;
 use highwater_operators::checkpoint::store::{Cause, Parked, ParkedHead, ParkedId};
 use highwater_operators::{Error, Result};
 
-use crate::commands::{counted, inspect, shorten, table, with_data};
+use crate::commands::{counted, inspect, same_store, shorten, table, with_store};
 
 /// Tables are not wider than this, for keys and ids of usual length.
 const WIDTH: usize = 108;
 
 pub(crate) fn command(name: &str) -> Command {
     let which = |command: Command| {
-        with_data(command)
+        with_store(command)
             .arg(Arg::new("id").value_name("ID").num_args(0..).value_parser(value_parser!(u64)).help("Records, by number"))
             .arg(Arg::new("action").long("action").value_name("NAME").help("All records of an action"))
             .arg(Arg::new("all").long("all").action(ArgAction::SetTrue).help("All records"))
@@ -32,7 +31,7 @@ pub(crate) fn command(name: &str) -> Command {
             "Examples:\n  {name} parked list\n  {name} parked show 17\n  {name} parked retry 17 18\n  {name} parked drop --action receipt"
         ))
         .subcommand(
-            with_data(Command::new("list"))
+            with_store(Command::new("list"))
                 .about("Lists what is parked")
                 .arg(Arg::new("action").long("action").value_name("NAME").help("Only records of an action"))
                 .arg(
@@ -40,7 +39,7 @@ pub(crate) fn command(name: &str) -> Command {
                 ),
         )
         .subcommand(
-            with_data(Command::new("show"))
+            with_store(Command::new("show"))
                 .about("Shows one record whole")
                 .arg(Arg::new("id").value_name("ID").required(true).value_parser(value_parser!(u64)).help("The record, by number")),
         )
@@ -50,18 +49,19 @@ pub(crate) fn command(name: &str) -> Command {
 
 pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
     let Some((verb, matches)) = matches.subcommand() else { return Ok(()) };
-    let (directory, inspection) = inspect(name, matches)?;
+    let (place, inspection) = inspect(name, matches)?;
+    let letters = place.letters(name)?;
     match verb {
         "list" => {
             let action = matches.get_one::<String>("action");
             let limit = matches.get_one::<usize>("limit").copied().unwrap_or(50);
             let heads: Vec<&ParkedHead> =
-                inspection.parked_heads().filter(|head| action.is_none_or(|action| head.action == *action)).collect();
+                inspection.parked_heads().into_iter().filter(|head| action.is_none_or(|action| head.action == *action)).collect();
             if heads.is_empty() {
                 say!("nothing is parked");
                 return Ok(());
             }
-            let asked = asked(&directory)?;
+            let asked = asked(&*letters)?;
             let mut rows = Vec::new();
             for head in heads.iter().take(limit) {
                 if let Some(parked) = inspection.parked(head.id)? {
@@ -83,15 +83,15 @@ pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
             if heads.len() > limit {
                 say!("and {} more; --limit {} shows them", heads.len() - limit, heads.len());
             }
-            let at = matches.get_one::<String>("setting data").map(|data| format!(" --data {data}")).unwrap_or_default();
+            let at = same_store(matches);
             say!("`{name} parked show ID{at}` shows one whole; `retry` tries again, `drop` gives up");
         }
         "show" => {
             let id = matches.get_one::<u64>("id").copied().unwrap_or_default();
             let parked = inspection.parked(id)?.ok_or_else(|| unknown(id))?;
-            show(&parked, asked(&directory)?.get(&id).copied());
+            show(&parked, asked(&*letters)?.get(&id).copied());
         }
-        _ => leave(verb, matches, &inspection, &directory)?,
+        _ => leave(verb, matches, &*inspection, &*letters)?,
     }
     Ok(())
 }
@@ -101,15 +101,15 @@ fn unknown(id: ParkedId) -> Error {
 }
 
 /// What was asked for and is not done yet, by record: the pipeline does it, or its next run.
-fn asked(directory: &Path) -> Result<BTreeMap<ParkedId, &'static str>> {
+fn asked(letters: &dyn Letters) -> Result<BTreeMap<ParkedId, &'static str>> {
     let by_id = |request| match request {
         Request::Retry { id } => (id, "retry"),
         Request::Drop { id } => (id, "drop"),
     };
-    Ok(pending_requests(directory)?.into_iter().map(|(_, request)| by_id(request)).collect())
+    Ok(letters.pending()?.into_iter().map(|(_, request)| by_id(request)).collect())
 }
 
-fn leave(verb: &str, matches: &ArgMatches, inspection: &Inspection, directory: &Path) -> Result {
+fn leave(verb: &str, matches: &ArgMatches, inspection: &dyn Inspect, letters: &dyn Letters) -> Result {
     let ids: Vec<u64> = matches.get_many::<u64>("id").unwrap_or_default().copied().collect();
     let action = matches.get_one::<String>("action");
     let all = matches.get_flag("all");
@@ -119,7 +119,7 @@ fn leave(verb: &str, matches: &ArgMatches, inspection: &Inspection, directory: &
         )));
     }
     let wanted = |head: &&ParkedHead| all || ids.contains(&head.id) || action.is_some_and(|action| head.action == *action);
-    let mut heads: Vec<&ParkedHead> = inspection.parked_heads().filter(wanted).collect();
+    let mut heads: Vec<&ParkedHead> = inspection.parked_heads().into_iter().filter(wanted).collect();
     if let Some(id) = ids.iter().find(|id| !heads.iter().any(|head| head.id == **id)) {
         return Err(unknown(*id));
     }
@@ -145,7 +145,7 @@ fn leave(verb: &str, matches: &ArgMatches, inspection: &Inspection, directory: &
     }
     for head in &heads {
         let request = if verb == "retry" { Request::Retry { id: head.id } } else { Request::Drop { id: head.id } };
-        leave_request(directory, request)?;
+        letters.leave(request)?;
     }
     let records = counted(heads.len() as u64, "record", "records");
     say!("asked to {verb} {records}; a running pipeline does it within a second, a stopped one when it is run next");

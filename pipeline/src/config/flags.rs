@@ -67,7 +67,11 @@ fn arg(setting: &'static Setting) -> Arg {
             } else {
                 kind.value_name()
             };
-            let parse = move |text: &str| kind.parse(text).map(|_| text.to_owned());
+            // What clap refuses it prints, and a URL may hold a password: it is read later.
+            let parse = move |text: &str| match kind {
+                Kind::Store => Ok(text.to_owned()),
+                kind => kind.parse(text).map(|_| text.to_owned()),
+            };
             arg.value_name(name).value_parser(ValueParser::new(parse))
         }
     }
@@ -92,7 +96,8 @@ pub(crate) fn said(matches: &ArgMatches) -> (Vec<Said>, Vec<String>) {
         }
     }
     for text in matches.try_get_many::<String>("setting set").ok().flatten().into_iter().flatten() {
-        take(Said::parse_assignment(text, Origin::Flag(format!("--set {text}"))));
+        let shown = if text.contains("://") { text.split('=').next().unwrap_or_default() } else { text };
+        take(Said::parse_assignment(text, Origin::Flag(format!("--set {shown}"))));
     }
     (said, problems)
 }

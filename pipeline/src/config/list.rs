@@ -164,6 +164,14 @@ pub const SETTINGS: &[Setting] = &[
         ..PLAIN
     },
     Setting {
+        name: "checkpoint",
+        heading: RUNNING,
+        kind: Kind::Store,
+        usual: Usual::Told("as the pipeline says, or the data directory"),
+        meaning: "Where these are kept instead: a directory, or the URL of a Postgres database",
+        ..PLAIN
+    },
+    Setting {
         name: "workers",
         heading: RUNNING,
         kind: whole("threads", 1, 256),

@@ -1,7 +1,7 @@
 //! What is said where, and what counts.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ArgMatches;
 
@@ -9,6 +9,7 @@ use super::tuning::Tuning;
 use super::{Kind, Listen, Origin, PartKind, Preset, SETTINGS, Setting, Usual, Value, file, flags, nearest, setting};
 use crate::log::LogSettings;
 use crate::settings::{ReportKind, Settings};
+use crate::store::StoreName;
 
 /// A part of a pipeline: its kind and its name.
 pub(crate) type Part = (PartKind, String);
@@ -34,7 +35,9 @@ impl Said {
             Ok(value) => Ok(Said { name, part, value, origin }),
             Err(expected) => {
                 let of = part.as_ref().map(|(kind, part)| format!(" of {} \"{part}\"", kind.word())).unwrap_or_default();
-                Err(format!("{origin}: wrong value {text:?} for {}{of}: {expected}", own_name(setting, part.is_some())))
+                // A URL that cannot be read may hold a password all the same.
+                let text = if setting.kind == Kind::Store { String::new() } else { format!(" {text:?}") };
+                Err(format!("{origin}: wrong value{text} for {}{of}: {expected}", own_name(setting, part.is_some())))
             }
         }
     }
@@ -220,6 +223,14 @@ impl Effective {
         }
     }
 
+    /// The checkpoint store, if somebody named one.
+    pub(crate) fn checkpoint(&self) -> Option<StoreName> {
+        match self.value("checkpoint")?.0 {
+            Value::Store(name) => Some(name),
+            _ => None,
+        }
+    }
+
     /// The settings of a run.
     pub(crate) fn settings(&self) -> Settings {
         let usual = Settings::default();
@@ -229,6 +240,7 @@ impl Effective {
         };
         Settings {
             data: self.data(),
+            checkpoint: self.checkpoint(),
             workers: self.whole("workers"),
             checkpoint_batch_size: self.whole("checkpoint_batch_size"),
             checkpoint_interval: self.whole("checkpoint_interval"),
@@ -260,12 +272,14 @@ impl Effective {
     }
 }
 
-/// The data directory that flags, variable and file name for a command that needs nothing else, or the usual one.
-pub(crate) fn data(pipeline: &str, matches: &ArgMatches) -> highwater_operators::Result<(PathBuf, bool)> {
-    let effective = Effective::gather(matches, &Surroundings::here(), Some(&["config", "data"]))
+/// The settings that say where checkpoints are kept.
+pub(crate) const OF_STORE: &[&str] = &["config", "data", "checkpoint"];
+
+/// The checkpoint store that flags, variables and file name for a command that needs nothing else.
+pub(crate) fn named_store(matches: &ArgMatches) -> highwater_operators::Result<Settings> {
+    let effective = Effective::gather(matches, &Surroundings::here(), Some(OF_STORE))
         .map_err(|problems| highwater_operators::Error::stop(problems.join("\n")))?;
-    let named = effective.data();
-    Ok((named.clone().unwrap_or_else(|| Path::new("data").join(pipeline)), named.is_some()))
+    Ok(Settings { data: effective.data(), checkpoint: effective.checkpoint(), ..Settings::default() })
 }
 
 /// Whether a setting takes no value as a flag.

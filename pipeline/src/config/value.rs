@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::nearest;
+use crate::store::StoreName;
 
 /// What may be said for a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub enum Kind {
     },
     /// A file or a directory.
     Path,
+    /// A checkpoint store: a directory or a URL.
+    Store,
     /// One of these words; each with what it means.
     Word(&'static [(&'static str, &'static str)]),
     /// `true` or `false`; as a flag it needs no value.
@@ -51,6 +54,8 @@ pub enum Value {
     Time(Option<Duration>),
     /// A file or a directory.
     Path(PathBuf),
+    /// A checkpoint store.
+    Store(StoreName),
     /// One word of a list.
     Word(&'static str),
     /// On or off.
@@ -98,8 +103,13 @@ impl Kind {
                 };
                 time.filter(fits).map(|time| Value::Time(Some(time))).ok_or_else(|| self.expected())
             }
-            Kind::Path if text.is_empty() => Err(self.expected()),
+            Kind::Path | Kind::Store if text.is_empty() => Err(self.expected()),
             Kind::Path => Ok(Value::Path(PathBuf::from(text))),
+            Kind::Store => {
+                let name = StoreName::from(text);
+                name.place().map_err(|error| error.to_string())?;
+                Ok(Value::Store(name))
+            }
             Kind::Word(words) => {
                 words.iter().find(|(word, _)| *word == text).map(|(word, _)| Value::Word(word)).ok_or_else(|| {
                     let near = nearest(text, words.iter().map(|(word, _)| *word));
@@ -157,6 +167,7 @@ impl Kind {
                 text
             }
             Kind::Path => "expected a path".to_owned(),
+            Kind::Store => "expected a directory, or a URL such as postgres://user@host/database".to_owned(),
             Kind::Word(words) => {
                 let words: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
                 format!("expected one of: {}", words.join(", "))
@@ -179,6 +190,7 @@ impl Kind {
             Kind::Time { bare_ms: Some(_), .. } => "SECONDS",
             Kind::Time { .. } => "TIME",
             Kind::Path => "PATH",
+            Kind::Store => "DIR_OR_URL",
             Kind::Word(_) => "KIND",
             Kind::Switch => "",
             Kind::Listen => "ADDR:PORT",
@@ -194,6 +206,7 @@ impl fmt::Display for Value {
             Value::Time(None) => f.write_str("none"),
             Value::Time(Some(time)) => write!(f, "{}", humantime::format_duration(*time)),
             Value::Path(path) => write!(f, "{}", path.display()),
+            Value::Store(name) => write!(f, "{name}"),
             Value::Word(word) => f.write_str(word),
             Value::Switch(on) => write!(f, "{on}"),
             Value::Listen(Listen::Nowhere) => f.write_str("none"),

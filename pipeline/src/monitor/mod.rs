@@ -23,10 +23,10 @@ pub mod status;
 mod watched;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::sync::Arc;
 
 use highwater_operators::Result;
+use highwater_operators::checkpoint::place::Letters;
 
 pub use self::list::metrics_page;
 pub(crate) use self::listen::Bound;
@@ -42,8 +42,8 @@ pub(crate) struct Monitor {
 }
 
 impl Monitor {
-    /// Begins to serve, says where, and leaves a notice in the data directory for the commands.
-    pub(crate) fn start(bound: Bound, watched: Arc<Watched>, data: &Path) -> Result<Self> {
+    /// Begins to serve, says where, and leaves a notice in the checkpoint store for the commands.
+    pub(crate) fn start(bound: Bound, watched: Arc<Watched>, letters: Arc<dyn Letters>) -> Result<Self> {
         let notice = notice::Notice::new(&bound, &watched);
         crate::log::announce(format_args!("monitor at {}", notice.url));
         if !bound.address.ip().is_loopback() {
@@ -51,7 +51,7 @@ impl Monitor {
         }
         let server = server::Server::start(bound, watched)?;
         // Without the notice everything works but the commands, and those take --url.
-        let posted = notice.post(data).map_err(|error| tracing::warn!(%error, "cannot leave a notice for `status`")).ok();
+        let posted = notice.post(letters).map_err(|error| tracing::warn!(%error, "cannot leave a notice for `status`")).ok();
         Ok(Monitor { _server: server, _notice: posted })
     }
 }

@@ -1,16 +1,14 @@
-//! A small file in the data directory that tells the commands where the monitor of the running pipeline is.
+//! A notice in the checkpoint store that tells the commands where the monitor of the running pipeline is.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use highwater_operators::Result;
+use highwater_operators::checkpoint::place::Letters;
 use highwater_operators::epoch::unix_ms;
-use highwater_operators::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{Bound, Watched};
-
-const NAME: &str = "monitor.json";
 
 /// Where a monitor is, and whose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,10 +25,10 @@ pub(crate) struct Notice {
     pub started_ms: u64,
 }
 
-/// A notice that hangs as long as this lives.
+/// A notice that hangs as long as this lives, unless another run hangs its own.
 pub(super) struct Posted {
-    path: PathBuf,
-    own: Notice,
+    letters: Arc<dyn Letters>,
+    text: String,
 }
 
 impl Notice {
@@ -44,30 +42,22 @@ impl Notice {
         }
     }
 
-    /// Writes it, whole at once. Not synced: after a power cut nothing runs that it could tell of.
-    pub(super) fn post(&self, data: &Path) -> Result<Posted> {
-        let (path, unfinished) = (data.join(NAME), data.join(format!(".{NAME}.{}", self.pid)));
-        let text = serde_json::to_vec_pretty(self).expect("a notice is plain data");
-        fs::write(&unfinished, text)
-            .and_then(|()| fs::rename(&unfinished, &path))
-            .map_err(|error| Error::stop(format!("cannot write {}", path.display())).because(error))?;
-        Ok(Posted { path, own: self.clone() })
+    /// Hangs it up.
+    pub(super) fn post(&self, letters: Arc<dyn Letters>) -> Result<Posted> {
+        let text = serde_json::to_string_pretty(self).expect("a notice is plain data");
+        letters.post(&text)?;
+        Ok(Posted { letters, text })
     }
 
-    /// The notice in a data directory, if one hangs there. It may be of a run that was killed.
-    pub(crate) fn read(data: &Path) -> Option<Notice> {
-        serde_json::from_slice(&fs::read(data.join(NAME)).ok()?).ok()
+    /// The notice that hangs there, if there is one. It may be of a run that was killed.
+    pub(crate) fn read(letters: &dyn Letters) -> Option<Notice> {
+        serde_json::from_str(&letters.notice()?).ok()
     }
 }
 
 impl Drop for Posted {
     fn drop(&mut self) {
-        // Another run may have begun meanwhile and hung its own.
-        let own =
-            fs::read(&self.path).is_ok_and(|text| serde_json::from_slice(&text).is_ok_and(|notice: Notice| notice == self.own));
-        if own {
-            let _ = fs::remove_file(&self.path);
-        }
+        self.letters.take_down(&self.text);
     }
 }
 

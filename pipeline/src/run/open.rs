@@ -1,17 +1,16 @@
 //! Opens everything a run needs, and refuses what does not fit the checkpoint.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use highwater_operators::action::cut_back::SinkWriter;
 use highwater_operators::action::transactional::{RunOf, take_over};
 use highwater_operators::books::Books;
-use highwater_operators::checkpoint::embedded::EmbeddedStore;
-use highwater_operators::checkpoint::keeper::Keeper;
+use highwater_operators::checkpoint::keeper::{Keeper, ParkedIds};
+use highwater_operators::checkpoint::place::{Letters, OpenStore, Seat};
 use highwater_operators::checkpoint::read_so_far::ReadSoFar;
-use highwater_operators::checkpoint::requests::{Request, pending_requests, remove_request};
+use highwater_operators::checkpoint::requests::Request;
 use highwater_operators::checkpoint::store::{
     Cause, CheckpointStore, CutBackFile, Group, ParkedHead, Resolution, Resolved, Restored,
 };
@@ -40,8 +39,9 @@ pub(crate) struct Opened {
     /// The plan's sources, as this run has them.
     pub sources: Sources,
     pub partitions: Partitions,
-    pub directory: PathBuf,
-    /// Changes that were done before this run began; `None` in a new data directory.
+    /// Letters between people and this run.
+    pub letters: Arc<dyn Letters>,
+    /// Changes that were done before this run began; `None` in a new store.
     pub resumed_from: Option<u64>,
     /// Bytes to read in all, if every source knows, and bytes that were read before.
     pub bytes: Option<(u64, u64)>,
@@ -62,15 +62,15 @@ impl Opened {
 }
 
 pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle, control: &Control) -> Result<Opened> {
-    let directory = settings.data(name);
-    let mut store = EmbeddedStore::open(&directory, name)?;
+    let place = settings.store(name, plan)?;
+    let OpenStore { mut store, letters, lease, scratch } = place.open(name, Seat::ALONE)?;
     let mut restored = store.restore()?;
-    drop_orphans(&mut store, &directory, plan, &mut restored)?;
+    drop_orphans(&mut *store, &*letters, plan, &mut restored)?;
     check_actions(plan, &restored)?;
     let sources = bind_sources(plan, &restored)?;
     let named = name_partitions(&sources)?;
     let bytes = bytes_to_read(plan, &named, &restored);
-    let partitions = number_partitions(&mut store, &mut restored, &sources, &named)?;
+    let partitions = number_partitions(&mut *store, &mut restored, &sources, &named)?;
     for action in plan.actions.keys() {
         restored.actions.insert(action.clone(), store.action(action)?);
     }
@@ -100,7 +100,7 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
     };
     let commits = metrics.histogram(&COMMIT_DURATION, "");
     let (keeper, keeper_thread) =
-        Keeper::start(Box::new(store), restored.next_parked, restored.resolved.clone(), halt.clone(), commits);
+        Keeper::start(store, ParkedIds::of(&restored), restored.resolved.clone(), halt.clone(), commits);
     let (sink_writer, writer_thread) = SinkWriter::start(files, in_flight.clone(), halt.clone());
     let limits = Limits {
         pipeline: name.to_owned(),
@@ -113,6 +113,7 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
     let process = Process::new(
         limits,
         restored.generation,
+        lease,
         in_flight,
         Books::restored(books),
         hasher,
@@ -121,7 +122,7 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
         sink_writer,
         halt,
         Heritage::from_restored(&mut restored),
-        ReadSoFar::open(&directory),
+        ReadSoFar::open(scratch.as_deref()),
         metrics,
     );
     for (name, numbered) in &partitions {
@@ -138,7 +139,7 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
         process,
         sources,
         partitions,
-        directory,
+        letters,
         resumed_from,
         bytes,
         places,
@@ -179,7 +180,12 @@ fn name_partitions(sources: &Sources) -> Result<Named> {
 }
 
 /// Gives partitions their numbers, durably, and refuses if the mark names one that is there no more.
-fn number_partitions(store: &mut EmbeddedStore, restored: &mut Restored, sources: &Sources, named: &Named) -> Result<Partitions> {
+fn number_partitions(
+    store: &mut dyn CheckpointStore,
+    restored: &mut Restored,
+    sources: &Sources,
+    named: &Named,
+) -> Result<Partitions> {
     let full = |source: &str, name: &str| format!("{source}/{name}");
     let there: BTreeSet<String> =
         named.iter().flat_map(|(source, names)| names.iter().map(move |(name, _)| full(source, name))).collect();
@@ -193,7 +199,7 @@ fn number_partitions(store: &mut EmbeddedStore, restored: &mut Restored, sources
                     if there.is_empty() { "none".to_owned() } else { there.iter().cloned().collect::<Vec<_>>().join(", ") };
                 return Err(Error::stop(format!(
                     "the checkpoint continues partition {known}, which its source no longer has (found: {found}); if the input \
-                     was replaced on purpose, start with a new data directory, else give the old input back"
+                     was replaced on purpose, start with a new checkpoint store, else give the old input back"
                 )));
             }
         }
@@ -234,10 +240,10 @@ fn global_ids(plan: &Plan, partitions: &Partitions) -> Vec<bool> {
 }
 
 /// Carries out requests to drop what is parked for actions that the pipeline has no more: no worker would.
-fn drop_orphans(store: &mut EmbeddedStore, directory: &Path, plan: &Plan, restored: &mut Restored) -> Result {
+fn drop_orphans(store: &mut dyn CheckpointStore, letters: &dyn Letters, plan: &Plan, restored: &mut Restored) -> Result {
     let mut group = Group::default();
     let mut done = Vec::new();
-    for (path, request) in pending_requests(directory)? {
+    for (asked, request) in letters.pending()? {
         let Request::Drop { id } = request else { continue };
         let orphan =
             |head: &ParkedHead| head.id == id && head.cause != Cause::Rejected && !plan.actions.contains_key(&head.action);
@@ -245,13 +251,13 @@ fn drop_orphans(store: &mut EmbeddedStore, directory: &Path, plan: &Plan, restor
             let action = restored.parked.remove(place).action;
             restored.resolved.entry(action.clone()).or_default().1 += 1;
             group.resolved.push(Resolved { id, action, resolution: Resolution::Dropped });
-            done.push(path);
+            done.push(asked);
         }
     }
     if !group.resolved.is_empty() {
         store.commit(&group)?;
     }
-    done.iter().try_for_each(|path| remove_request(path))
+    done.iter().try_for_each(|asked| letters.remove(asked))
 }
 
 /// An action that still has parked changes must not vanish under them.

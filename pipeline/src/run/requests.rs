@@ -1,10 +1,10 @@
-//! Passes requests that people left in the data directory on to the workers that own the keys.
+//! Passes requests that people left in the checkpoint store on to the workers that own the keys.
 
 use std::sync::Arc;
 
 use highwater_operators::action::operator::{Command, CommandKind};
 use highwater_operators::checkpoint::keeper::Drafts;
-use highwater_operators::checkpoint::requests::{Request, pending_requests, remove_request};
+use highwater_operators::checkpoint::requests::Request;
 use highwater_operators::checkpoint::store::{Cause, Resolution, Resolved};
 use highwater_operators::process::Process;
 
@@ -13,14 +13,14 @@ use crate::run::open::Opened;
 /// Whether somebody has asked for something. Until it is passed on the sources must stay open: a run that has nothing to read
 /// would end before.
 pub(super) fn are_pending(opened: &Opened) -> bool {
-    pending_requests(&opened.directory).is_ok_and(|requests| !requests.is_empty())
+    opened.letters.pending().is_ok_and(|requests| !requests.is_empty())
 }
 
 /// Looks for requests and passes them on. The request to drop is removed once the record is gone; the request to retry, once
 /// the worker has taken the change in hand: a crash before the outcome leaves it parked, to be asked for again.
 pub(super) fn pass_on(process: &Arc<Process>, opened: &Opened) {
-    let Ok(requests) = pending_requests(&opened.directory) else { return };
-    for (path, request) in requests {
+    let Ok(requests) = opened.letters.pending() else { return };
+    for (asked, request) in requests {
         let (id, kind) = match request {
             Request::Retry { id } => (id, CommandKind::Retry),
             Request::Drop { id } => (id, CommandKind::Drop),
@@ -28,10 +28,10 @@ pub(super) fn pass_on(process: &Arc<Process>, opened: &Opened) {
         let busy = process.clone();
         // Counted as backlog until its worker has taken it in hand: the sources stay open for it.
         process.add_backlog(1);
-        let settled = process.clone();
+        let (settled, letters) = (process.clone(), opened.letters.clone());
         process.keeper.read_parked(vec![id], move |found| {
             let done = move || {
-                drop(remove_request(&path));
+                drop(letters.remove(&asked));
                 settled.settle_backlog(1);
             };
             match found.into_iter().next() {

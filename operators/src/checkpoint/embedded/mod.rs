@@ -7,6 +7,7 @@
 mod background;
 mod compact;
 mod contents;
+mod directory;
 mod entry;
 mod frame;
 mod inspect;
@@ -27,6 +28,7 @@ use entry::{Entry, decode_parked};
 use journal::{Journal, Owner, damaged, failed};
 use lock::Lock;
 
+pub use directory::DataDirectory;
 pub use inspect::Inspection;
 pub use medium::Medium;
 #[cfg(any(test, feature = "testing"))]
@@ -250,6 +252,7 @@ impl CheckpointStore for EmbeddedStore {
             notes: contents.notes().map(|(_, note)| note).collect(),
             parked: contents.parked.values().map(|(head, _)| head.clone()).collect(),
             next_parked: contents.next_parked,
+            parked_step: 1,
             resolved: contents.resolved.clone(),
         })
     }
