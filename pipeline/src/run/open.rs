@@ -83,7 +83,7 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
     cut_back(plan, &files, restored.generation)?;
     let halt = Arc::new(Halt::default());
     control.arm(&halt);
-    take_over_outcomes(name, plan, &mut store, &mut restored, &halt, &runtime)?;
+    take_over_outcomes(name, plan, &mut *store, &mut restored, &halt, &runtime)?;
 
     let books = restored.checkpoint.as_ref().map(|save| save.books.clone()).unwrap_or_default();
     let resumed_from = restored
@@ -281,7 +281,7 @@ fn check_actions(plan: &Plan, restored: &Restored) -> Result {
 fn take_over_outcomes(
     pipeline: &str,
     plan: &Plan,
-    store: &mut EmbeddedStore,
+    store: &mut dyn CheckpointStore,
     restored: &mut Restored,
     halt: &Halt,
     runtime: &Handle,

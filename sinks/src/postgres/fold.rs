@@ -1,8 +1,8 @@
-//! What the rows of a batch end as: of each key, one removal, one row, or both.
+//! What of a batch must be done, and in which order: of each key what is not overwritten by what comes after it.
 //!
-//! A transaction shows nobody what lies between, so a key that changes ten times costs one row. A change that has not all columns
-//! leaves the others as the one before it in the batch had them. A row that was removed in between begins anew: it is removed
-//! first, so that nothing of the old one shows through.
+//! A transaction shows nobody what lies between, so a key that changes ten times costs one row. But only what leaves no trace is
+//! left out: a change that has a column which the later one lacks is done before it, in a wave of its own. So the table ends the
+//! same however changes were dealt to transactions.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -16,73 +16,92 @@ pub(super) enum Step {
     Put(usize),
     /// It goes; the sheet's row has its key.
     Remove(usize),
+    /// It stays, and is marked; the sheet's row has its key and the mark.
+    Mark(usize),
 }
 
 impl Step {
-    fn row(self) -> usize {
-        let (Step::Put(row) | Step::Remove(row)) = self;
+    pub(super) fn row(self) -> usize {
+        let (Step::Put(row) | Step::Remove(row) | Step::Mark(row)) = self;
         row
+    }
+
+    /// Whether nothing is left of `earlier` after this one.
+    fn covers(self, earlier: Step, sheet: &Sheet) -> bool {
+        match (earlier, self) {
+            // A row that is put says of its own that it is not marked.
+            (_, Step::Remove(_)) | (Step::Mark(_), Step::Put(_) | Step::Mark(_)) => true,
+            (Step::Put(earlier), Step::Put(row)) => {
+                let mut cells = sheet.row(earlier).iter().zip(sheet.row(row));
+                cells.all(|(earlier, cell)| *earlier == Cell::Absent || *cell != Cell::Absent)
+            }
+            (Step::Remove(_), Step::Put(_) | Step::Mark(_)) | (Step::Put(_), Step::Mark(_)) => false,
+        }
     }
 }
 
-/// What a batch ends as, all by number of the sheet's row and in the order of keys.
+/// What can be done at once: no key is in it twice. All by number of the sheet's row and in the order of keys.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Folded {
+pub(super) struct Wave {
     /// Keys that go.
     pub removed: Vec<usize>,
+    /// Keys whose rows, if there are any, are marked.
+    pub marked: Vec<usize>,
     /// Rows that are put, by the columns they have.
     pub put: BTreeMap<Vec<usize>, Vec<usize>>,
 }
 
 /// Folds the steps of a batch, given in order, by the columns of the key. Rows come out in the order of their keys: two transactions
 /// that meet then wait for each other, and never both.
-pub(super) fn fold(sheet: &mut Sheet, mut steps: Vec<Step>, key: &[usize]) -> Folded {
-    let order = |sheet: &Sheet, one: Step, other: Step| {
+pub(super) fn fold(sheet: &Sheet, mut steps: Vec<Step>, key: &[usize]) -> Vec<Wave> {
+    let order = |one: &Step, other: &Step| {
         let compared = key.iter().map(|column| sheet.text(one.row(), *column).cmp(&sheet.text(other.row(), *column)));
         compared.fold(Ordering::Equal, Ordering::then)
     };
-    steps.sort_by(|one, other| order(sheet, *one, *other));
-    let mut folded = Folded::default();
-    let mut rest = &steps[..];
-    while let Some(first) = rest.first() {
-        let many = rest.iter().take_while(|step| order(sheet, *first, **step) == Ordering::Equal).count();
-        let (mut removed, mut put) = (None, None);
-        for step in &rest[..many] {
-            match (*step, put) {
-                (Step::Remove(row), _) => (removed, put) = (Some(row), None),
-                (Step::Put(row), None) => put = Some(row),
-                (Step::Put(row), Some(standing)) => sheet.lay_over(standing, row),
+    steps.sort_by(order);
+    let mut waves: Vec<Wave> = Vec::new();
+    let mut kept: Vec<Step> = Vec::new();
+    for of_key in steps.chunk_by(|one, other| order(one, other) == Ordering::Equal) {
+        for step in of_key {
+            while kept.last().is_some_and(|earlier| step.covers(*earlier, sheet)) {
+                kept.pop();
+            }
+            kept.push(*step);
+        }
+        for (at, step) in kept.drain(..).enumerate() {
+            if waves.len() == at {
+                waves.push(Wave::default());
+            }
+            match step {
+                Step::Put(row) => waves[at].put(sheet, row),
+                Step::Remove(row) => waves[at].removed.push(row),
+                Step::Mark(row) => waves[at].marked.push(row),
             }
         }
-        folded.removed.extend(removed);
-        folded.put_all(sheet, put);
-        rest = &rest[many..];
     }
-    folded
+    waves
 }
 
 /// Rows by the columns they have, in their order.
 pub(super) fn by_columns(sheet: &Sheet, rows: impl IntoIterator<Item = usize>) -> BTreeMap<Vec<usize>, Vec<usize>> {
-    let mut folded = Folded::default();
-    folded.put_all(sheet, rows);
-    folded.put
+    let mut wave = Wave::default();
+    rows.into_iter().for_each(|row| wave.put(sheet, row));
+    wave.put
 }
 
-impl Folded {
-    fn put_all(&mut self, sheet: &Sheet, rows: impl IntoIterator<Item = usize>) {
-        for row in rows {
-            let cells = sheet.row(row);
-            // Nearly always there is one kind of row.
-            let has = |columns: &[usize]| {
-                columns.len() == cells.iter().filter(|cell| **cell != Cell::Absent).count()
-                    && columns.iter().all(|column| cells[*column] != Cell::Absent)
-            };
-            match self.put.iter_mut().find(|(columns, _)| has(columns)) {
-                Some((_, rows)) => rows.push(row),
-                None => {
-                    let columns = (0..cells.len()).filter(|column| cells[*column] != Cell::Absent).collect();
-                    self.put.insert(columns, vec![row]);
-                }
+impl Wave {
+    fn put(&mut self, sheet: &Sheet, row: usize) {
+        let cells = sheet.row(row);
+        // Nearly always there is one kind of row.
+        let has = |columns: &[usize]| {
+            columns.len() == cells.iter().filter(|cell| **cell != Cell::Absent).count()
+                && columns.iter().all(|column| cells[*column] != Cell::Absent)
+        };
+        match self.put.iter_mut().find(|(columns, _)| has(columns)) {
+            Some((_, rows)) => rows.push(row),
+            None => {
+                let columns = (0..cells.len()).filter(|column| cells[*column] != Cell::Absent).collect();
+                self.put.insert(columns, vec![row]);
             }
         }
     }
@@ -107,27 +126,34 @@ mod tests {
         sheet
     }
 
+    fn put(columns: &[usize], rows: &[usize]) -> Wave {
+        Wave { put: BTreeMap::from([(columns.to_vec(), rows.to_vec())]), ..Wave::default() }
+    }
+
     #[test]
-    fn the_last_of_a_key_counts_and_leaves_what_it_does_not_have() {
-        let mut sheet = sheet(&[["2", "x", "y"], ["1", "p", "q"], ["2", "-", "z"]]);
-        let folded = fold(&mut sheet, vec![Step::Put(0), Step::Put(1), Step::Put(2)], &[0]);
-        assert_eq!((folded.removed.len(), &folded.put[&vec![0, 1, 2]]), (0, &vec![1, 0]));
-        assert_eq!((sheet.text(0, 1), sheet.text(0, 2)), (Some(&b"x"[..]), Some(&b"z"[..])));
+    fn what_is_overwritten_whole_is_left_out() {
+        let sheet = sheet(&[["2", "x", "-"], ["1", "p", "q"], ["2", "y", "z"]]);
+        assert_eq!(fold(&sheet, vec![Step::Put(0), Step::Put(1), Step::Put(2)], &[0]), [put(&[0, 1, 2], &[1, 2])]);
+    }
+
+    #[test]
+    fn what_leaves_a_trace_is_done_before() {
+        let sheet = sheet(&[["2", "x", "y"], ["1", "p", "q"], ["2", "-", "z"], ["2", "-", "w"]]);
+        let waves = fold(&sheet, (0..4).map(Step::Put).collect(), &[0]);
+        assert_eq!(waves, [put(&[0, 1, 2], &[1, 0]), put(&[0, 2], &[3])]);
     }
 
     #[test]
     fn a_key_that_goes_and_comes_back_begins_anew() {
-        let mut sheet = sheet(&[["1", "x", "y"], ["1", "-", "-"], ["1", "-", "w"], ["2", "-", "-"]]);
-        let steps = vec![Step::Put(0), Step::Remove(1), Step::Put(2), Step::Remove(3)];
-        let folded = fold(&mut sheet, steps, &[0]);
-        assert_eq!(folded.removed, [1, 3]);
-        assert_eq!(folded.put, BTreeMap::from([(vec![0, 2], vec![2])]));
+        let sheet = sheet(&[["1", "x", "y"], ["1", "-", "-"], ["1", "-", "w"], ["2", "-", "-"]]);
+        let waves = fold(&sheet, vec![Step::Put(0), Step::Remove(1), Step::Put(2), Step::Remove(3)], &[0]);
+        assert_eq!(waves, [Wave { removed: vec![1, 3], ..Wave::default() }, put(&[0, 2], &[2])]);
     }
 
     #[test]
-    fn a_key_that_goes_last_is_only_removed() {
-        let mut sheet = sheet(&[["1", "x", "y"], ["1", "-", "-"]]);
-        let folded = fold(&mut sheet, vec![Step::Put(0), Step::Remove(1)], &[0]);
-        assert_eq!(folded, Folded { removed: vec![1], put: BTreeMap::new() });
+    fn a_mark_stays_on_what_was_put_and_goes_with_what_is_put() {
+        let sheet = sheet(&[["1", "x", "-"], ["1", "-", "m"], ["2", "-", "m"], ["2", "z", "-"]]);
+        let waves = fold(&sheet, vec![Step::Put(0), Step::Mark(1), Step::Mark(2), Step::Put(3)], &[0]);
+        assert_eq!(waves, [put(&[0, 1], &[0, 3]), Wave { marked: vec![1], ..Wave::default() }]);
     }
 }

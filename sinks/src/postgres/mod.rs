@@ -2,8 +2,8 @@
 //!
 //! A transaction takes a share of the row that holds the generation ([`bookkeeping`]), records the outcomes of a batch, and only
 //! then applies the rows ([`write`]). What a change becomes in a row says the [`mapping`]; its values are handed over as text, and the
-//! server casts them to the types that its catalog tells ([`catalog`]). Of a key that changes several times in one batch the
-//! table sees what it ends as ([`fold`]).
+//! server casts them to the types that its catalog tells ([`catalog`]). Of a key that
+//! changes several times in one batch the table sees what leaves a trace ([`fold`]).
 
 mod begin;
 mod bookkeeping;
@@ -14,6 +14,8 @@ mod sheet;
 mod values;
 mod write;
 
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -191,22 +193,22 @@ impl Open {
         let pool = Pool::new(&url, description.pool, &format!("sink {}", table.name))?;
         let schema = description.bookkeeping.clone().or_else(|| table.schema.clone());
         let bookkeeping = Bookkeeping::new(schema);
-        let raised_by = i64::from_le_bytes(std::array::from_fn(|at| RANDOM.with(|random| random[at])));
+        let raised_by = RandomState::new().build_hasher().finish() as i64;
         Ok(Open { pool, table, bookkeeping, layout: RwLock::new(None), raised_by })
     }
 
-    /// The table as the catalog has it, read once.
-    async fn layout(&self, client: &PooledClient, description: &Description) -> Result<Arc<Layout>> {
+    /// The table as the catalog has it, read once, and whether it was read now.
+    async fn layout(&self, client: &PooledClient, description: &Description) -> Result<(Arc<Layout>, bool)> {
         if let Some(layout) = &*self.layout.read().await {
-            return Ok(layout.clone());
+            return Ok((layout.clone(), false));
         }
         let mut layout = self.layout.write().await;
         if let Some(layout) = &*layout {
-            return Ok(layout.clone());
+            return Ok((layout.clone(), false));
         }
         let read = Arc::new(Layout::read(client, &self.table, description).await?);
         *layout = Some(read.clone());
-        Ok(read)
+        Ok((read, true))
     }
 }
 

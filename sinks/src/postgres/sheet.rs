@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tokio_postgres::types::private::BytesMut;
+use bytes::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
 /// A value of a row.
@@ -47,16 +47,6 @@ impl Sheet {
 
     pub(super) fn row(&self, row: usize) -> &[Cell] {
         &self.cells[row * self.width..(row + 1) * self.width]
-    }
-
-    /// What `over` has takes the place of what `row` has.
-    pub(super) fn lay_over(&mut self, row: usize, over: usize) {
-        for column in 0..self.width {
-            let cell = self.cells[over * self.width + column];
-            if cell != Cell::Absent {
-                self.cells[row * self.width + column] = cell;
-            }
-        }
     }
 
     /// The text of a value; `None` if there is none.
@@ -156,22 +146,5 @@ mod tests {
         let mut line = Vec::new();
         sheet.write_line(row, &[0, 1, 2], &mut line);
         assert_eq!(String::from_utf8(line).unwrap(), "a\\tb\\\\N\\nc\\r\t\\N\t\\\\N\n");
-    }
-
-    #[test]
-    fn what_is_laid_over_leaves_what_it_does_not_have() {
-        let mut sheet = Sheet::new(2, 2);
-        let (first, second) = (sheet.add_row(), sheet.add_row());
-        sheet.set(first, 0, |to| {
-            to.push(b'x');
-            true
-        });
-        sheet.set(first, 1, |to| {
-            to.push(b'y');
-            true
-        });
-        sheet.set(second, 1, |_| false);
-        sheet.lay_over(first, second);
-        assert_eq!((sheet.text(first, 0), sheet.row(first)[1]), (Some(&b"x"[..]), Cell::Null));
     }
 }
