@@ -91,7 +91,7 @@ async fn every_connection_terminated_in_turn() {
     for _ in 0..5 {
         for row in database.sql(&format!("select pid {ours}")).unwrap() {
             let pid = row[0].clone().unwrap();
-            terminated += database.sql(&format!("select 1 {ours} and pid = {pid} and pg_terminate_backend(pid)")).unwrap().len();
+            terminated += database.sql(&format!("select pg_terminate_backend(pid) {ours} and pid = {pid}")).unwrap().len();
             ask(&pool).await.map_or_else(|error| assert_eq!(error.kind(), ErrorKind::Retry, "{error}"), drop);
         }
     }
