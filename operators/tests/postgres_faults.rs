@@ -22,6 +22,12 @@ fn config() -> PoolConfig {
     }
 }
 
+/// How long a server stays frozen at least: `HIGHWATER_FROZEN_SECONDS`, else until it was noticed.
+fn frozen_for() -> Duration {
+    let seconds = std::env::var("HIGHWATER_FROZEN_SECONDS").map_or(0, |text| text.parse().expect("a number of seconds"));
+    Duration::from_secs(seconds)
+}
+
 async fn ask(pool: &Pool) -> Result {
     let client = pool.get().await?;
     client.simple_query("select 1").await.map(drop).map_err(|error| failed("asking", error))
@@ -91,7 +97,7 @@ async fn every_connection_terminated_in_turn() {
     for _ in 0..5 {
         for row in database.sql(&format!("select pid {ours}")).unwrap() {
             let pid = row[0].clone().unwrap();
-            terminated += database.sql(&format!("select 1 {ours} and pid = {pid} and pg_terminate_backend(pid)")).unwrap().len();
+            terminated += database.sql(&format!("select pg_terminate_backend(pid) {ours} and pid = {pid}")).unwrap().len();
             ask(&pool).await.map_or_else(|error| assert_eq!(error.kind(), ErrorKind::Retry, "{error}"), drop);
         }
     }
@@ -133,6 +139,9 @@ async fn restarted_killed_and_frozen() {
     let began = Instant::now();
     while ask(&pool).await.is_ok() {}
     assert!(began.elapsed() <= 2 * PATIENCE + SLACK, "noticed after {:?}", began.elapsed());
+    while began.elapsed() < frozen_for() {
+        ask(&pool).await.unwrap_err();
+    }
     server.thaw().unwrap();
     works_again(&pool).await;
 

@@ -134,15 +134,16 @@ where
             if self.opener.in_use.load(Ordering::Relaxed) == 0 {
                 continue;
             }
+            // Asked by a task of its own, whose steps do not wake this one: it would take them for signs of life.
             let opener = self.opener.clone();
-            let answers = pin!(opener.answers(Instant::now() - half, half));
-            match self.work_until(answers).await {
-                Some((true, _)) => {}
-                // Something came meanwhile after all.
-                Some((false, true)) => {}
-                Some((false, false)) => {
-                    tracing::warn!(database = %opener.url, purpose = opener.purpose,
-                        "the database has not answered for {:?}; the connection is given up", opener.patience);
+            let silent_since = Instant::now() - half;
+            let asked = pin!(tokio::spawn(async move { opener.answers(silent_since, half).await }));
+            match self.work_until(asked).await {
+                // It answers others, or something has come here after all.
+                Some((Ok(true), _) | (_, true)) => {}
+                Some(_) => {
+                    let (database, patience) = (&self.opener.url, self.opener.patience);
+                    tracing::warn!(%database, purpose = self.opener.purpose, "no answer for {patience:?}: the connection is given up");
                     return;
                 }
                 None => return,
