@@ -13,9 +13,10 @@ mod pool;
 mod tls;
 mod url;
 
+pub use crate::pools::PoolStatus;
 pub use connection::Connection;
 pub use failure::{failed, is_away};
 pub use name::{Table, quote, quote_text};
-pub use pool::{Pool, PoolConfig, PoolStatus, PooledClient};
+pub use pool::{Pool, PoolConfig, PooledClient};
 pub use tls::SslMode;
 pub use url::{CONNECT_TIMEOUT, Url};
