@@ -55,7 +55,7 @@ impl Args {
     fn action(&self) -> NamedAction {
         match (&self.out, &self.sink) {
             (Some(out), _) => action("all", JsonLines::append(out)),
-            (_, Some(_)) => action("none", batch(|_| async { Ok(()) })).repeatable(),
+            (_, Some(_)) => action("none", run(|_| async { Ok(()) })).repeatable(),
             _ => action("print", Stdout::json_lines()),
         }
     }
