@@ -38,6 +38,8 @@ pub mod settings;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "postgres")]
+pub mod tool;
 
 pub use embed::{Started, start};
 pub use flow::{Built, Changes, Checkpoint, Flow, Outcomes};
@@ -51,6 +53,8 @@ pub use program::{Exit, main, main_with, program};
 pub mod prelude {
     pub use crate::flow::{Changes, Checkpoint, Flow, Outcomes};
     pub use crate::input::{Channel, Csv, Envelope, Feed, Generator, JsonLines, OnReject, env, hours, millis, minutes, seconds};
+    #[cfg(feature = "postgres")]
+    pub use crate::input::PostgresChangeLog;
     pub use highwater_operators::action::{Action, BatchAction, BoxFuture, Delivery, action, batch, run};
     pub use highwater_operators::dedup::Dedup;
     pub use highwater_operators::lookup::{Cache, Lookup, load};

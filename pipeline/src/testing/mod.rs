@@ -60,6 +60,8 @@ use self::barrier::Barrier;
 use self::calls::Calls;
 pub use self::calls::{Answer, Call};
 pub use self::input::Input;
+#[cfg(feature = "postgres")]
+pub use highwater_operators::testing::postgres;
 use crate::flow::{Built, Flow};
 use crate::report::{ActionBooks, Report};
 use crate::run::{self, Build, Control};

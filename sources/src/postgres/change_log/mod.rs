@@ -19,6 +19,7 @@
 //! `docs/change-log.md` says what is refused and why, which rights are needed, and what it costs.
 
 mod gaps;
+mod init;
 mod inspect;
 mod reader;
 mod rows;
@@ -38,6 +39,7 @@ use highwater_operators::ingest::{Partition, Reader, Source};
 use highwater_operators::postgres::{Table, Url};
 use highwater_operators::{Error, ErrorKind, Result, ResumeToken};
 
+pub use self::init::Init;
 use self::inspect::Log;
 use self::reader::ChangeLogReader;
 use crate::OnReject;

@@ -21,8 +21,8 @@ use crate::OnReject;
 const AHEAD: usize = 8;
 /// How long a read waits before it says that there is nothing.
 const PATIENCE: Duration = Duration::from_millis(40);
-/// It waits by itself.
-const AT_ONCE: Duration = Duration::from_micros(1);
+/// It waits by itself; this is long enough for the reading thread to be seen at rest.
+const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// Reads a log.
 pub(super) struct ChangeLogReader {
