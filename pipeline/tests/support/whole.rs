@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::books;
 use super::input::{CUSTOMERS, Input, Item, Script};
 use super::oracle::{self, Expected, Outcomes};
+use super::processes::Together;
 use super::record::{Record, Recorder};
 
 /// Bounds of the actions, and so of what a crash may repeat.
@@ -28,6 +29,8 @@ pub struct Whole {
     pub window_ms: Option<i64>,
     pub expected: Expected,
     pub outcomes: BTreeMap<&'static str, Outcomes>,
+    /// The store that several processes share, if there are several.
+    pub store: Option<Together>,
 }
 
 impl Whole {
@@ -43,7 +46,7 @@ impl Whole {
             ("again", expected.outcomes(|_| true, &called)),
         ]);
         let (input, record, folder) = (Arc::new(input), Record::default(), super::folder());
-        Whole { seed, input, record, folder, window_ms, expected, outcomes }
+        Whole { seed, input, record, folder, window_ms, expected, outcomes, store: None }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -56,6 +59,7 @@ impl Whole {
 
     pub fn build(&self) -> Build {
         let (input, record, seed, out) = (self.input.clone(), self.record.clone(), self.seed, self.out());
+        let store = self.store.clone();
         let window = self.window_ms.map(|window| Duration::from_millis(window as u64));
         super::build(move |flow| {
             let soon = (Duration::from_micros(200), Duration::from_millis(2));
@@ -71,7 +75,10 @@ impl Whole {
                     action("batched", batched(&record)).max_parallelism(BATCHED_AT_ONCE).batch_max(3).backoff(soon.0, soon.1),
                     action("again", closure("again", &record)).repeatable(),
                 ])
-                .checkpoint(Checkpoint::every(Duration::from_millis(5)));
+                .checkpoint(match &store {
+                    Some(store) => Checkpoint::every(Duration::from_millis(5)).in_store(store.clone()),
+                    None => Checkpoint::every(Duration::from_millis(5)),
+                });
             Ok(())
         })
     }
