@@ -120,12 +120,18 @@ pub fn hosts(folder: &TempDir, processes: u64) -> PathBuf {
 
 /// Starts all processes of a run. Each has its own handle.
 pub fn start_all(settings: &Settings, folder: &TempDir, build: &Build) -> Vec<Started> {
+    let controls: Vec<Control> = (0..settings.processes).map(|_| Control::default()).collect();
+    start_with(settings, folder, build, &controls)
+}
+
+/// The same with handles that were made before.
+pub fn start_with(settings: &Settings, folder: &TempDir, build: &Build, controls: &[Control]) -> Vec<Started> {
     let hostfile = hosts(folder, settings.processes);
-    let one = |process| {
+    let one = |(process, control): (u64, &Control)| {
         let settings = Settings { process, hostfile: Some(hostfile.clone()), ..settings.clone() };
-        super::start(&settings, build, Control::default())
+        super::start(&settings, build, control.clone())
     };
-    (0..settings.processes).map(one).collect()
+    (0..settings.processes).zip(controls).map(one).collect()
 }
 
 /// Waits for all; what process 0 came to is first.
