@@ -130,6 +130,7 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
             process.listeners.add(source.clone(), numbered.clone());
         }
     }
+    process.lease.watch(&process.halt);
     control.arm(&process);
     let places = plan.actions.iter().filter_map(|(name, spec)| Some((name.clone(), spec.cut_back_sink()?.place()))).collect();
     Ok(Opened {
