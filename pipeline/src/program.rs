@@ -276,9 +276,8 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
         let workers = settings.workers.map_or_else(|| (settings.workers() / processes).max(1), |workers| workers as usize);
         let words = std::env::args_os().skip(1);
         let mut arguments: Vec<OsString> = words.collect();
-        if let Some(word) = arguments.iter_mut().find(|word| *word == "launch") {
-            *word = "run".into();
-        }
+        // Flags stand behind the command.
+        arguments[0] = "run".into();
         launch::run(&Launch { arguments, processes, workers }).map(Exit)
     }
 

@@ -201,6 +201,7 @@ fn open_formed(
             process.listeners.add(source.clone(), numbered.clone());
         }
     }
+    process.lease.watch(&process.halt);
     control.arm(&process);
     if cluster.place().has_others() {
         cluster.all_ready()?;
