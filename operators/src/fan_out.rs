@@ -49,7 +49,9 @@ impl<'s> FanOutExt<'s> for StreamVec<'s, Epoch, Change> {
                 let account = Account { read: upstream.read.clone(), upstream: upstream.ended.clone(), own: lines.ids() };
                 process.books.account(spec.name(), account);
                 if is_called(spec) {
-                    let permits = process.shared.get_or_make(spec.name(), || Semaphore::new(process.cluster.place().share(spec.max_parallelism)));
+                    let permits = process
+                        .shared
+                        .get_or_make(spec.name(), || Semaphore::new(process.cluster.place().share(spec.max_parallelism)));
                     let bounds = Bounds { permits, share, unique_ids: upstream.unique_ids, filters: upstream.filters.clone() };
                     deliver(self.clone(), process, spec, lines, bounds)
                 } else {

@@ -4,8 +4,8 @@
 //! change. Bytes are counted by block, not by change: a block counts as long as one slice of it lives, because that is
 //! what memory really holds.
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;

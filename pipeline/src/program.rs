@@ -263,7 +263,9 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
             return Ok(Exit(2));
         }
         if settings.hostfile.is_some() || settings.process > 0 {
-            eprintln!("error: launch starts all processes on this machine, at ports of its own: --hostfile and --process are for those started by hand");
+            eprintln!(
+                "error: launch starts all processes on this machine, at ports of its own: --hostfile and --process are for those started by hand"
+            );
             return Ok(Exit(2));
         }
         let place = settings.store(&self.name, &plan)?;

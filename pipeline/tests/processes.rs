@@ -16,8 +16,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use support::input::{Input, Script, Shape};
 use support::processes::{Together, end_all, hosts, start_all, start_with};
-use tempfile::TempDir;
 use support::whole::Whole;
+use tempfile::TempDir;
 
 fn settings(rng: &mut StdRng, processes: u64) -> Settings {
     Settings {
@@ -124,11 +124,7 @@ fn plain(store: &Together, name: &'static str, slow: bool) -> Build {
 }
 
 fn two(folder: &TempDir) -> Settings {
-    Settings {
-        processes: 2,
-        gather_timeout: Duration::from_millis(1500),
-        ..support::settings(folder.path().join("data"), 1)
-    }
+    Settings { processes: 2, gather_timeout: Duration::from_millis(1500), ..support::settings(folder.path().join("data"), 1) }
 }
 
 fn errors(reports: Vec<highwater::Result<highwater::report::Report>>) -> Vec<String> {
@@ -222,9 +218,10 @@ fn an_error_in_one_process_ends_all_and_is_told_everywhere() {
     let input = Arc::new(Input::seeded(1, Shape { partitions: 6, items: 50, keys: 5, trouble: false }));
     let build = support::build(move |flow| {
         flow.source(Script { input: input.clone(), seed: 1 })
-            .fan_out([action("stops", run(|change| async move {
-                if change.id() == "c7" { Err(Error::stop("the sky has fallen")) } else { Ok(()) }
-            }))])
+            .fan_out([action(
+                "stops",
+                run(|change| async move { if change.id() == "c7" { Err(Error::stop("the sky has fallen")) } else { Ok(()) } }),
+            )])
             .checkpoint(Checkpoint::every(millis(5)).in_store(store.clone()));
         Ok(())
     });

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::message::{Answer, Counts, Message, Question};
 use super::Shared;
+use super::message::{Answer, Counts, Message, Question};
 use crate::ingest::discovery::Dealt;
 use crate::ingest::source::Partition;
 use crate::process::Process;
@@ -58,12 +58,12 @@ impl Process {
             Question::Files(frontier) => Answer::Files(self.sink_writer.files_at(frontier).map_err(|error| error.to_string())),
             Question::Counts => Answer::Counts(Box::new(Counts::of(self))),
             Question::Why(patience) => Answer::Why(Box::new(self.why_here(Duration::from_millis(patience)))),
-            Question::Know { source, id } => Answer::Done(self.dealt(&source).and_then(|dealt| {
-                match self.hasher.add_partition(id, dealt.global_ids) {
+            Question::Know { source, id } => {
+                Answer::Done(self.dealt(&source).and_then(|dealt| match self.hasher.add_partition(id, dealt.global_ids) {
                     true => Ok(()),
                     false => Err("too many partitions came in one run; start the pipeline again, it continues there".to_owned()),
-                }
-            })),
+                }))
+            }
             Question::Read { source, id, name } => Answer::Done(self.dealt(&source).map(|dealt| {
                 // A reader that is gone has stopped: the next run finds the partition again.
                 let _ = dealt.told.send(Partition { id, name });

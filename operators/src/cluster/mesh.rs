@@ -60,7 +60,8 @@ impl Mesh {
         let hooks = Hooks::default();
         let workers = ProcessBuilder::new_typed_vector(place.workers, hooks.refill.clone(), None);
         let (builders, threads) =
-            initialize_networking_from_sockets(workers, streams.collect(), place.process, place.workers, hooks).map_err(failed)?;
+            initialize_networking_from_sockets(workers, streams.collect(), place.process, place.workers, hooks)
+                .map_err(failed)?;
         // To drop it is to wait for threads that may read from a process that is frozen. They end by themselves, see `leave`.
         std::mem::forget(threads);
         Ok((Mesh(inner), builders.into_iter().map(AllocatorBuilder::Tcp).collect()))
@@ -223,14 +224,20 @@ mod tests {
             bytes.extend(std::iter::repeat_n(0, length));
         }
         let before = bytes.len();
-        MessageHeader { length: 0, channel: 0, source: 0, target_lower: 0, target_upper: 0, seqno: 0 }.write_to(&mut bytes).unwrap();
+        MessageHeader { length: 0, channel: 0, source: 0, target_lower: 0, target_upper: 0, seqno: 0 }
+            .write_to(&mut bytes)
+            .unwrap();
         for step in [1, 7, 48, 1_000] {
             let mut frames = Frames::default();
             let mut passed = 0;
             for piece in bytes.chunks(step) {
                 frames.pass(piece);
                 passed += piece.len();
-                assert_eq!(frames.ended, passed == bytes.len(), "after {passed} bytes of {before} and an end, in steps of {step}");
+                assert_eq!(
+                    frames.ended,
+                    passed == bytes.len(),
+                    "after {passed} bytes of {before} and an end, in steps of {step}"
+                );
             }
         }
     }

@@ -319,7 +319,8 @@ impl Shared {
             return;
         }
         let host = self.hosts.get(peer).map(|host| format!(" ({host})")).unwrap_or_default();
-        self.halt.fail(Error::stop(format!("process {peer}{host} is lost: {how}; the next run continues from the last checkpoint")));
+        self.halt
+            .fail(Error::stop(format!("process {peer}{host} is lost: {how}; the next run continues from the last checkpoint")));
     }
 
     pub(crate) fn hear(&self, from: usize, message: Message) {

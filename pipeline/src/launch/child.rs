@@ -69,18 +69,22 @@ impl Child {
             .process_group(0);
         let mut child = command.spawn().map_err(failed)?;
         let complaint = Arc::new(Mutex::new(String::new()));
-        let out = child.stdout.take().map(|out| pass_on(out, move |line| {
-            let mut to = std::io::stdout().lock();
-            let _ = to.write_all(line).and_then(|()| to.flush());
-        }));
+        let out = child.stdout.take().map(|out| {
+            pass_on(out, move |line| {
+                let mut to = std::io::stdout().lock();
+                let _ = to.write_all(line).and_then(|()| to.flush());
+            })
+        });
         let (prefix, heard) = (prefix(process), complaint.clone());
-        let err = child.stderr.take().map(|err| pass_on(err, move |line| {
-            if let Some(said) = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix("error: ")) {
-                said.trim_end().clone_into(&mut heard.lock());
-            }
-            let mut to = std::io::stderr().lock();
-            let _ = to.write_all(prefix.as_bytes()).and_then(|()| to.write_all(line));
-        }));
+        let err = child.stderr.take().map(|err| {
+            pass_on(err, move |line| {
+                if let Some(said) = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix("error: ")) {
+                    said.trim_end().clone_into(&mut heard.lock());
+                }
+                let mut to = std::io::stderr().lock();
+                let _ = to.write_all(prefix.as_bytes()).and_then(|()| to.write_all(line));
+            })
+        });
         let leash = child.stdin.take();
         Ok(Child { process, child, leash, output: out.into_iter().chain(err).collect(), complaint, by_us: false })
     }

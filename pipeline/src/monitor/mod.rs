@@ -51,7 +51,8 @@ impl Monitor {
         }
         let server = server::Server::start(bound, watched)?;
         // Without the notice everything works but the commands, and those take --url.
-        let post = |letters| notice.post(letters).map_err(|error| tracing::warn!(%error, "cannot leave a notice for `status`")).ok();
+        let post =
+            |letters| notice.post(letters).map_err(|error| tracing::warn!(%error, "cannot leave a notice for `status`")).ok();
         let posted = letters.and_then(post);
         Ok(Monitor { _server: server, _notice: posted })
     }

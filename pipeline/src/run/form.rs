@@ -75,7 +75,9 @@ pub(super) fn taken(welcome: Welcome, sources: &Sources, cluster: &Cluster) -> R
     for (source, pairs) in welcome.partitions {
         let own = sources.get(&source).map(|own| own.partitions()).transpose()?.unwrap_or_default();
         let mine = |id: u32| place.process_of(place.reader_of(id)) == place.process;
-        if let Some((_, missing)) = pairs.iter().find(|(id, name)| mine(*id) && !own.iter().any(|partition| partition.name == *name)) {
+        if let Some((_, missing)) =
+            pairs.iter().find(|(id, name)| mine(*id) && !own.iter().any(|partition| partition.name == *name))
+        {
             return Err(Error::stop(format!(
                 "source \"{source}\" of process {} does not have partition {missing}, which process 0 has found: a source of several \
                  processes must be the same for all of them",

@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use highwater::Result;
 use highwater::operators::checkpoint::embedded::{DataDirectory, EmbeddedStore};
 use highwater::operators::checkpoint::lease::Lease;
 use highwater::operators::checkpoint::place::{Inspect, Letters, OpenStore, Seat, StorePlace};
@@ -13,7 +14,6 @@ use highwater::operators::checkpoint::store::{CheckpointStore, Group, Parked, Pa
 use highwater::report::Report;
 use highwater::run::{Build, Control};
 use highwater::settings::Settings;
-use highwater::Result;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
@@ -111,7 +111,8 @@ impl CheckpointStore for Shared {
 
 /// A file of hosts with so many free ports of this machine.
 pub fn hosts(folder: &TempDir, processes: u64) -> PathBuf {
-    let held: Vec<TcpListener> = (0..processes).map(|_| TcpListener::bind("127.0.0.1:0").expect("there is a free port")).collect();
+    let held: Vec<TcpListener> =
+        (0..processes).map(|_| TcpListener::bind("127.0.0.1:0").expect("there is a free port")).collect();
     let lines: Vec<String> = held.iter().map(|held| held.local_addr().unwrap().to_string()).collect();
     let path = folder.path().join(format!("hosts-{}", rand::random::<u64>()));
     std::fs::write(&path, lines.join("\n")).unwrap();

@@ -186,7 +186,9 @@ pub(super) fn introduce(party: &Party, to: usize, body: Body, until: Instant) ->
         match wire::read(&mut stream, wire::GREETING_MAX)? {
             Reply::Known(proof) => {
                 if secret.is_some_and(|secret| !secret.proves(&[b"opens", &drawn, &theirs], &proof)) {
-                    return Err(Refusal::Said("it does not know the secret of this cluster (HIGHWATER_CLUSTER_SECRET)".to_owned()));
+                    return Err(Refusal::Said(
+                        "it does not know the secret of this cluster (HIGHWATER_CLUSTER_SECRET)".to_owned(),
+                    ));
                 }
                 // The leader decides when all have come.
                 stream.set_read_timeout(Some(until.saturating_duration_since(Instant::now()) + INTRODUCED))?;

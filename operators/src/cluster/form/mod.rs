@@ -117,15 +117,24 @@ impl Hello {
         if *pipeline != own.pipeline {
             Some(format!("it runs the pipeline \"{pipeline}\", and process 0 runs \"{}\"", own.pipeline))
         } else if *version != own.version {
-            Some(format!("it is built with Highwater {version}, and process 0 with {}: all must be the same program", own.version))
+            Some(format!(
+                "it is built with Highwater {version}, and process 0 with {}: all must be the same program",
+                own.version
+            ))
         } else if *processes != own.processes {
-            Some(format!("it expects {processes} processes, and process 0 expects {}: say --processes alike everywhere", own.processes))
+            Some(format!(
+                "it expects {processes} processes, and process 0 expects {}: say --processes alike everywhere",
+                own.processes
+            ))
         } else if *process == 0 || *process >= own.processes {
             Some(format!("there are {} processes, numbered from 0 (--process)", own.processes))
         } else if *workers != own.workers {
             Some(format!("it has {workers} workers, and process 0 has {}: say --workers alike everywhere", own.workers))
         } else if *shape != own.shape {
-            Some("its pipeline has another shape than that of process 0: all must be the same program with the same arguments".to_owned())
+            Some(
+                "its pipeline has another shape than that of process 0: all must be the same program with the same arguments"
+                    .to_owned(),
+            )
         } else if apart > CLOCKS_REFUSE {
             Some(format!("its clock is {:.1} s apart from that of process 0: set the clocks", apart.as_secs_f64()))
         } else {
@@ -199,7 +208,11 @@ fn find_leader(party: &Party, until: Instant) -> Result<(u64, TcpStream)> {
         match door::introduce(party, 0, Body::Hello(Hello::of(party)), until) {
             Ok((run, stream)) => return Ok((run, stream)),
             Err(Refusal::Said(sentence)) => {
-                return Err(Error::stop(format!("process 0 ({}) refuses process {}: {sentence}", party.hosts.name(0), party.place.process)));
+                return Err(Error::stop(format!(
+                    "process 0 ({}) refuses process {}: {sentence}",
+                    party.hosts.name(0),
+                    party.place.process
+                )));
             }
             Err(Refusal::NotThere(error)) if Instant::now() > until => {
                 return Err(Error::stop(format!(
@@ -225,7 +238,8 @@ fn connect_all(party: &Party, door: &Door, run: u64, until: Instant) -> Result<S
     let mut sockets: Vec<Option<TcpStream>> = (0..place.processes).map(|_| None).collect();
     for earlier in 0..place.process {
         let failed = |error: io::Error| {
-            Error::stop(format!("process {} cannot connect to process {earlier} ({})", place.process, party.hosts.name(earlier))).because(error)
+            Error::stop(format!("process {} cannot connect to process {earlier} ({})", place.process, party.hosts.name(earlier)))
+                .because(error)
         };
         sockets[earlier] = match door::introduce(party, earlier, Body::Mesh { run, process: place.process as u32 }, until) {
             Ok((_, stream)) => Some(stream),
