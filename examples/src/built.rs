@@ -129,6 +129,11 @@ impl Running {
         assert!(sent.expect("`kill` is on the machine").success());
     }
 
+    /// The number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has said of itself up to now.
     pub fn stderr(&self) -> String {
         fs::read_to_string(&self.printed[1]).unwrap_or_default()

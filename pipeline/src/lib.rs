@@ -28,6 +28,7 @@ mod embed;
 mod exposition;
 pub mod flow;
 mod input;
+mod launch;
 pub mod log;
 pub mod monitor;
 pub mod plan;

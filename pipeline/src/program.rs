@@ -1,5 +1,6 @@
 //! The command line around a pipeline.
 
+use std::ffi::OsString;
 use std::process::{ExitCode, Termination};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use crate::commands::{self, say};
 use crate::config::flags;
 use crate::config::resolve::{Effective, Surroundings};
 use crate::flow::{Built, Flow};
+use crate::launch::{self, Launch};
 use crate::log::{self, LogSettings};
 use crate::run::{self, Build, Control};
 use crate::settings::{ReportKind, Settings};
@@ -44,7 +46,7 @@ where
     main_with(name, move |flow, _: &NoArgs| build(flow))
 }
 
-/// The program of a pipeline with flags of its own: `run` (the default), `check`, `graph`, `settings`, `status`, `why`,
+/// The program of a pipeline with flags of its own: `run` (the default), `launch`, `check`, `graph`, `settings`, `status`, `why`,
 /// `metrics`, `parked` and `checkpoint`.
 ///
 /// `build` is called once to make the plan and once on each worker; it must build the same steps each time.
@@ -158,6 +160,10 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
             .subcommand(with_settings("graph", "Prints the shape of the pipeline").arg(
                 clap::Arg::new("dot").long("dot").action(clap::ArgAction::SetTrue).help("Print it in the language of Graphviz"),
             ))
+            .subcommand(with_settings(
+                "launch",
+                "Starts and watches the processes of a run on this machine (-n), and begins anew when one dies",
+            ))
             .subcommand(with_settings("settings", "Prints every setting with its value, and where it was said"))
             .subcommand(commands::parked::command(&name))
             .subcommand(commands::checkpoint::command());
@@ -180,7 +186,7 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
         R: Built,
     {
         let (name, own) = matches.subcommand().unwrap_or(("run", matches));
-        let is_pipeline = matches!(name, "run" | "check" | "graph" | "settings");
+        let is_pipeline = matches!(name, "run" | "launch" | "check" | "graph" | "settings");
         if !is_pipeline {
             log::start(&LogSettings::from_environment());
             return match name {
@@ -200,7 +206,9 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
         effective.warnings.iter().for_each(|warning| log::warn(format_args!("{warning}")));
         let settings = effective.settings();
         let args = A::from_arg_matches(own).map_err(|error| Error::stop(error.to_string()))?;
-        if matches!(name, "run" | "check")
+        // Of processes that are launched, the launcher has prepared for all.
+        if matches!(name, "run" | "launch" | "check")
+            && !launch::is_launched()
             && let Some(prepare) = &self.prepare
         {
             prepare(&args)?;
@@ -215,6 +223,7 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
                 plan.problems.iter().for_each(|problem| eprintln!("problem: {problem}"));
                 Ok(Exit(if plan.problems.is_empty() { 0 } else { 2 }))
             }
+            "launch" => self.launch(&settings, &build),
             _ => self.run(&settings, &build),
         }
     }
@@ -228,10 +237,13 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
             return Ok(Exit(2));
         }
         let control = Control::with_signals();
+        launch::obey(&control);
         let report = run::run(&self.name, settings, build, &control);
         log::tell_left_out(true);
         let report = report?;
-        match settings.report {
+        // Process 0 tells of all.
+        let tells = if settings.process == 0 { settings.report } else { ReportKind::None };
+        match tells {
             ReportKind::Json => say!("{}", report.json()),
             ReportKind::Table => {
                 if report.ended && report.read_now == 0 && report.resumed_from.is_some() {
@@ -249,6 +261,34 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
             ReportKind::None => {}
         }
         Ok(Exit(if control.asked() > 1 { 130 } else { 0 }))
+    }
+
+    /// Runs the pipeline in processes of this machine. What one process could not do either is said before any is started.
+    fn launch(&self, settings: &Settings, build: &Build) -> Result<Exit> {
+        let plan = run::plan_with(build, &settings.tuning)?;
+        if !plan.problems.is_empty() {
+            plan.problems.iter().for_each(|problem| eprintln!("problem: {problem}"));
+            return Ok(Exit(2));
+        }
+        if settings.hostfile.is_some() || settings.process > 0 {
+            eprintln!(
+                "error: launch starts all processes on this machine, at ports of its own: --hostfile and --process are for those started by hand"
+            );
+            return Ok(Exit(2));
+        }
+        let place = settings.store(&self.name, &plan)?;
+        place.check()?;
+        if settings.processes > 1 {
+            place.takes_several_processes()?;
+        }
+        let processes = settings.processes as usize;
+        // One per core but one, as one process would have, dealt to all.
+        let workers = settings.workers.map_or_else(|| (settings.workers() / processes).max(1), |workers| workers as usize);
+        let words = std::env::args_os().skip(1);
+        let mut arguments: Vec<OsString> = words.collect();
+        // Flags stand behind the command.
+        arguments[0] = "run".into();
+        launch::run(&Launch { arguments, processes, workers }).map(Exit)
     }
 
     /// What waits for a person must not pass unseen.

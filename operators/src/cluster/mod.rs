@@ -209,7 +209,8 @@ impl Cluster {
     /// Says why this process ends the run, if it does and has not said so.
     pub fn say_farewell(&self) {
         let shared = &self.0;
-        if !shared.place.has_others() || shared.said_farewell.swap(true, Ordering::AcqRel) {
+        let ends_early = shared.place.has_others() && shared.halt.is_halted();
+        if !ends_early || shared.said_farewell.swap(true, Ordering::AcqRel) {
             return;
         }
         let farewell = shared.halt.look(|ending| match ending {

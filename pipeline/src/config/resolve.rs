@@ -14,6 +14,8 @@ use crate::store::StoreName;
 
 /// The variable of the secret that all processes must know.
 const SECRET: &str = "HIGHWATER_CLUSTER_SECRET";
+/// What `launch` says to the processes it starts.
+const LAUNCHED: &str = "HIGHWATER_LAUNCHED";
 
 /// A part of a pipeline: its kind and its name.
 pub(crate) type Part = (PartKind, String);
@@ -149,7 +151,7 @@ impl Effective {
             if variable == SECRET && only.is_none() && !text.is_empty() {
                 self.secret = Some(Secret::new(text));
             }
-            if !variable.starts_with("HIGHWATER_") || variable == SECRET {
+            if !variable.starts_with("HIGHWATER_") || [SECRET, LAUNCHED].contains(&variable.as_str()) {
                 continue;
             }
             match SETTINGS.iter().find(|setting| setting.variable() == *variable) {

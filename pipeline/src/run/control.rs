@@ -55,6 +55,14 @@ impl Control {
         }
     }
 
+    /// Ends the run at once.
+    pub(crate) fn abandon(&self) {
+        self.0.state.lock().asked += 2;
+        if let Some(process) = self.0.process.lock().upgrade() {
+            process.halt.end(Ending::Abandoned);
+        }
+    }
+
     /// What holds the mark of the run, if it runs. Waits up to `patience` for the operators' answers.
     pub fn why(&self, patience: Duration) -> Option<Why> {
         let process = self.0.process.lock().upgrade()?;
@@ -105,6 +113,9 @@ impl Control {
         let state = self.0.state.lock();
         if state.asked > 0 {
             process.stop();
+        }
+        if state.asked > 1 {
+            process.halt.end(Ending::Abandoned);
         }
         if state.signals {
             let control = self.clone();

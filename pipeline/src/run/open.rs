@@ -204,6 +204,7 @@ fn open_formed(
             process.listeners.add(source.clone(), numbered.clone());
         }
     }
+    process.lease.watch(&process.halt);
     control.set_clock(&process);
     if cluster.place().has_others() {
         cluster.all_ready()?;

@@ -6,6 +6,7 @@
 pub mod books;
 pub mod input;
 pub mod oracle;
+pub mod processes;
 pub mod record;
 pub mod shop;
 pub mod table;

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::books;
 use super::input::{CUSTOMERS, Input, Item, Script};
 use super::oracle::{self, Expected, Outcomes};
+use super::processes::Together;
 use super::record::{Record, Recorder};
 use super::table::Table;
 
@@ -30,6 +31,8 @@ pub struct Whole {
     pub window_ms: Option<i64>,
     pub expected: Expected,
     pub outcomes: BTreeMap<&'static str, Outcomes>,
+    /// The store that several processes share, if there are several.
+    pub store: Option<Together>,
 }
 
 impl Whole {
@@ -47,7 +50,7 @@ impl Whole {
         ]);
         let (input, record, folder) = (Arc::new(input), Record::default(), super::folder());
         let table = Table::new("table", &record);
-        Whole { seed, input, record, table, folder, window_ms, expected, outcomes }
+        Whole { seed, input, record, table, folder, window_ms, expected, outcomes, store: None }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -61,6 +64,7 @@ impl Whole {
     pub fn build(&self) -> Build {
         let (input, record, seed, out) = (self.input.clone(), self.record.clone(), self.seed, self.out());
         let table = self.table.clone();
+        let store = self.store.clone();
         let window = self.window_ms.map(|window| Duration::from_millis(window as u64));
         super::build(move |flow| {
             let soon = (Duration::from_micros(200), Duration::from_millis(2));
@@ -77,7 +81,10 @@ impl Whole {
                     action("again", closure("again", &record)).repeatable(),
                     action("table", table.clone()).max_parallelism(2).batch_max(7).backoff(soon.0, soon.1),
                 ])
-                .checkpoint(Checkpoint::every(Duration::from_millis(5)));
+                .checkpoint(match &store {
+                    Some(store) => Checkpoint::every(Duration::from_millis(5)).in_store(store.clone()),
+                    None => Checkpoint::every(Duration::from_millis(5)),
+                });
             Ok(())
         })
     }
