@@ -79,9 +79,9 @@ impl Layout {
         // Fields come in the order of the last row, nearly always: what is looked for is then the next.
         let mut next = 0;
         for (name, value) in change.row().to_vec() {
-            let fields = self.fields.len();
+            let (first, fields) = (next, self.fields.len());
             for step in 0..fields {
-                let at = (next + step) % fields;
+                let at = (first + step) % fields;
                 let (field, path, column) = &self.fields[at];
                 if *field != name {
                     continue;
