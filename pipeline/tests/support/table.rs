@@ -22,7 +22,8 @@ pub struct Table {
 #[derive(Default)]
 struct Kept {
     generation: u64,
-    outcomes: BTreeMap<(u64, u64), Vec<u8>>,
+    /// By generation, process of the run, and number.
+    outcomes: BTreeMap<(u64, u32, u64), Vec<u8>>,
 }
 
 impl Table {
@@ -40,7 +41,7 @@ impl Table {
         if kept.generation != transaction.run.generation {
             return Err(Error::stop("this run was replaced"));
         }
-        let place = (transaction.run.generation, transaction.number);
+        let place = (transaction.run.generation, transaction.run.process, transaction.number);
         if kept.outcomes.contains_key(&place) {
             return Ok(());
         }
@@ -85,9 +86,11 @@ impl TransactionalSink for Table {
     fn forget<'a>(&'a self, run: &'a RunOf, which: Forget) -> BoxFuture<'a> {
         let mut kept = self.kept.lock();
         match which {
-            Forget::EarlierRuns => kept.outcomes.retain(|(generation, _), _| *generation == run.generation),
+            Forget::EarlierRuns => kept.outcomes.retain(|(generation, ..), _| *generation == run.generation),
             Forget::Transactions(numbers) => {
-                kept.outcomes.retain(|(generation, number), _| *generation != run.generation || !numbers.contains(number));
+                kept.outcomes.retain(|(generation, process, number), _| {
+                    (*generation, *process) != (run.generation, run.process) || !numbers.contains(number)
+                });
             }
         }
         Box::pin(async { Ok(()) })
