@@ -54,7 +54,7 @@ async fn enough_are_kept_ready_and_what_rests_too_long_is_closed() {
 #[tokio::test]
 async fn who_finds_none_free_waits_no_longer_than_was_said() {
     let database = Server::shared().database().unwrap();
-    let pool = Pool::new(database.url(), PoolConfig { connection_timeout: seconds(0.3), ..config(0, 1) }, "narrow").unwrap();
+    let pool = Pool::new(database.url(), PoolConfig { connection_timeout: seconds(2.0), ..config(0, 1) }, "narrow").unwrap();
     let held = pool.get().await.unwrap();
     let waiting = tokio::spawn({
         let pool = pool.clone();
