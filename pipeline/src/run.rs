@@ -106,8 +106,9 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
     drop(monitor);
     process.keeper.close();
     process.sink_writer.close();
-    process.close();
     opened.join();
+    process.drop_outcomes();
+    process.close();
     control.detach();
     runtime.shutdown_timeout(Duration::from_millis(100));
     for worker in joined {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use highwater_operators::action::cut_back::SinkWriter;
+use highwater_operators::action::transactional::{RunOf, take_over};
 use highwater_operators::books::Books;
 use highwater_operators::checkpoint::keeper::{Keeper, ParkedIds};
 use highwater_operators::checkpoint::place::{Letters, OpenStore, Seat};
@@ -80,13 +81,15 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
     }
     let files = restored.checkpoint.as_ref().map(|save| save.files.clone()).unwrap_or_default();
     cut_back(plan, &files, restored.generation)?;
+    let halt = Arc::new(Halt::default());
+    control.arm(&halt);
+    take_over_outcomes(name, plan, &mut *store, &mut restored, &halt, &runtime)?;
 
     let books = restored.checkpoint.as_ref().map(|save| save.books.clone()).unwrap_or_default();
     let resumed_from = restored
         .checkpoint
         .is_some()
         .then(|| books.iter().filter(|(line, _)| line.starts_with("read ")).map(|(_, count)| count).sum());
-    let halt = Arc::new(Halt::default());
     let workers = settings.workers();
     let actions = plan.actions.len().max(1);
     let in_flight = InFlight::new(settings.in_flight_changes * actions as u64, settings.in_flight_mib << 20);
@@ -130,8 +133,8 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
             process.listeners.add(source.clone(), numbered.clone());
         }
     }
-    control.arm(&process);
-    let places = plan.actions.iter().filter_map(|(name, spec)| Some((name.clone(), spec.cut_back_sink()?.place()))).collect();
+    control.set_clock(&process);
+    let places = plan.actions.iter().filter_map(|(name, spec)| Some((name.clone(), spec.place()?))).collect();
     Ok(Opened {
         process,
         sources,
@@ -272,6 +275,31 @@ fn check_actions(plan: &Plan, restored: &Restored) -> Result {
              drop them with `parked drop --action {action}`"
         ))),
     }
+}
+
+/// Fences earlier runs off the targets that keep outcomes themselves, and takes over what they recorded there.
+fn take_over_outcomes(
+    pipeline: &str,
+    plan: &Plan,
+    store: &mut dyn CheckpointStore,
+    restored: &mut Restored,
+    halt: &Halt,
+    runtime: &Handle,
+) -> Result {
+    for (name, spec) in &plan.actions {
+        if let Some(sink) = spec.transactional_sink() {
+            let run = RunOf {
+                pipeline: pipeline.to_owned(),
+                action: name.clone(),
+                generation: restored.generation,
+                state_id: restored.state_id,
+                process: 0,
+            };
+            let taken = take_over(&**sink, &run, store, restored, halt, runtime);
+            taken.map_err(|error| error.context(format!("action \"{name}\"")))?;
+        }
+    }
+    Ok(())
 }
 
 fn cut_back(plan: &Plan, files: &[CutBackFile], generation: u64) -> Result {

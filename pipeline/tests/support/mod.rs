@@ -7,6 +7,8 @@ pub mod books;
 pub mod input;
 pub mod oracle;
 pub mod record;
+pub mod shop;
+pub mod table;
 pub mod whole;
 
 use std::path::{Path, PathBuf};

@@ -14,6 +14,7 @@ use super::books;
 use super::input::{CUSTOMERS, Input, Item, Script};
 use super::oracle::{self, Expected, Outcomes};
 use super::record::{Record, Recorder};
+use super::table::Table;
 
 /// Bounds of the actions, and so of what a crash may repeat.
 pub const CALLS_AT_ONCE: usize = 3;
@@ -24,6 +25,7 @@ pub struct Whole {
     pub seed: u64,
     pub input: Arc<Input>,
     pub record: Record,
+    pub table: Table,
     pub folder: TempDir,
     pub window_ms: Option<i64>,
     pub expected: Expected,
@@ -41,9 +43,11 @@ impl Whole {
             ("closure", expected.outcomes(kept, &called)),
             ("batched", expected.outcomes(|_| true, &called)),
             ("again", expected.outcomes(|_| true, &called)),
+            ("table", expected.outcomes(|_| true, &called)),
         ]);
         let (input, record, folder) = (Arc::new(input), Record::default(), super::folder());
-        Whole { seed, input, record, folder, window_ms, expected, outcomes }
+        let table = Table::new("table", &record);
+        Whole { seed, input, record, table, folder, window_ms, expected, outcomes }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -56,6 +60,7 @@ impl Whole {
 
     pub fn build(&self) -> Build {
         let (input, record, seed, out) = (self.input.clone(), self.record.clone(), self.seed, self.out());
+        let table = self.table.clone();
         let window = self.window_ms.map(|window| Duration::from_millis(window as u64));
         super::build(move |flow| {
             let soon = (Duration::from_micros(200), Duration::from_millis(2));
@@ -70,6 +75,7 @@ impl Whole {
                     action("closure", closure("closure", &record)).max_parallelism(CALLS_AT_ONCE).when(kept),
                     action("batched", batched(&record)).max_parallelism(BATCHED_AT_ONCE).batch_max(3).backoff(soon.0, soon.1),
                     action("again", closure("again", &record)).repeatable(),
+                    action("table", table.clone()).max_parallelism(2).batch_max(7).backoff(soon.0, soon.1),
                 ])
                 .checkpoint(Checkpoint::every(Duration::from_millis(5)));
             Ok(())
@@ -94,6 +100,10 @@ impl Whole {
         // Nothing is noted for it, so a crash may repeat any of it; without a crash nothing is repeated.
         books::check_delivered(&self.record, "again", &self.outcomes["again"], if crashes == 0 { 0 } else { usize::MAX });
         books::check_order(&self.record, "again");
+        // Whatever was killed: each once.
+        books::check_delivered(&self.record, "table", &self.outcomes["table"], 0);
+        books::check_order(&self.record, "table");
+        assert_eq!(self.table.outcomes(), 0, "all is below the mark");
         books::check_file(&self.out(), &self.outcomes["file"]);
         for effect in self.record.effects() {
             let item = &self.expected.distinct[&effect.place];
