@@ -29,14 +29,16 @@ pub fn make_log(database: &Database, log: &str, cache: u64) {
 pub struct Writers<'s> {
     threads: Vec<ScopedJoinHandle<'s, ()>>,
     written: Arc<AtomicU64>,
+    allowed: Arc<AtomicU64>,
     database: Database,
     log: String,
 }
 
 impl<'s> Writers<'s> {
-    /// Starts them; they end when so many rows were written, those that are undone included.
+    /// Starts them; they end when so many rows were written, those that are undone included. Nothing is written before it is
+    /// [allowed](Self::allow).
     pub fn start(scope: &'s Scope<'s, '_>, database: &Database, log: &str, seed: u64, rows: u64) -> Self {
-        let written = Arc::new(AtomicU64::new(0));
+        let (written, allowed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
         // Prepared before all others, committed after all.
         database.sql(&format!("begin; {}; prepare transaction 'throughout {}'", insert(log, 3, 0), database.name())).unwrap();
         let threads = (0..WRITERS).map(|number| {
@@ -45,12 +47,13 @@ impl<'s> Writers<'s> {
                 log: log.to_owned(),
                 dice: Dice::new(seed.wrapping_mul(31) ^ number),
                 written: written.clone(),
+                allowed: allowed.clone(),
                 rows,
                 name: format!("{} {number}", database.name()),
             };
             scope.spawn(move || writer.write())
         });
-        Writers { threads: threads.collect(), written: written.clone(), database: database.clone(), log: log.to_owned() }
+        Writers { threads: threads.collect(), written, allowed, database: database.clone(), log: log.to_owned() }
     }
 
     /// Rows written so far, those that are undone included.
@@ -58,8 +61,14 @@ impl<'s> Writers<'s> {
         self.written.load(Ordering::Relaxed)
     }
 
+    /// They may write on until so many rows were written.
+    pub fn allow(&self, rows: u64) {
+        self.allowed.fetch_max(rows, Ordering::Relaxed);
+    }
+
     /// Waits for their end, ends what is prepared, and gives the number of ids that were drawn.
     pub fn finish(self) -> u64 {
+        self.allow(u64::MAX);
         self.threads.into_iter().for_each(|thread| thread.join().unwrap());
         let prepared = "select gid from pg_prepared_xacts where database = current_database()";
         for row in self.database.sql(prepared).unwrap() {
@@ -81,6 +90,7 @@ struct Writer {
     log: String,
     dice: Dice,
     written: Arc<AtomicU64>,
+    allowed: Arc<AtomicU64>,
     rows: u64,
     name: String,
 }
@@ -105,6 +115,9 @@ impl Writer {
         for number in 0..10 + self.dice.below(100) {
             if self.written.load(Ordering::Relaxed) >= self.rows {
                 break;
+            }
+            while self.written.load(Ordering::Relaxed) >= self.allowed.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
             self.transaction(&connection, number).await?;
         }
