@@ -84,6 +84,8 @@ fn a_database_that_fails_in_every_way_costs_time_and_nothing_else() {
     let mut dice = Dice::new(seed);
     let mut reader = start(&example, &source, &mut dice);
     let out = folder.path().join("out");
+    database.sql(&format!("insert into {LOG} (object_type, modification_type) values ('Order', 'INSERT')")).unwrap();
+    reader.wait_until("it has begun", |_| !ids(&out).is_empty());
     let terminate = "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'highwater change log%'";
     let faults: [(&str, &dyn Fn()); 7] = [
         ("its connection ended", &|| drop(database.sql(terminate).unwrap())),
