@@ -234,7 +234,7 @@ impl Description {
     /// Looks at the log as it is now, on a thread of its own: whoever calls may be in a runtime already.
     fn look(self: &Arc<Self>) -> Result<Log> {
         let description = self.clone();
-        let look = move || -> Result<Log> { session::runtime()?.block_on(session::inspect_once(&description)) };
+        let look = move || -> Result<Log> { session::runtime()?.block_on(session::look(&description)) };
         let thread = std::thread::Builder::new().name("change-log".into()).spawn(look);
         let thread = thread.map_err(|error| Error::stop(format!("cannot start a thread: {error}")))?;
         thread.join().unwrap_or_else(|_| Err(Error::stop("looking at the change log panicked")))

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use highwater_operators::postgres::{Connection, failed, quote};
-use highwater_operators::{Error, Result};
+use highwater_operators::guard::backoff::Backoff;
+use highwater_operators::{Error, ErrorKind, Result};
 use tokio::runtime::Runtime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{CopyOutStream, Row, Statement};
@@ -22,11 +24,27 @@ pub(super) fn runtime() -> Result<Runtime> {
     runtime.map_err(|error| Error::stop("cannot start a runtime").because(error))
 }
 
-/// Looks at the log on a connection of its own.
-pub(super) async fn inspect_once(description: &Description) -> Result<Log> {
-    let connection = Connection::open(description.url()?, "change log").await?;
-    inspect(&connection, description).await
+/// Attempts to look at the log before a run begins.
+const LOOKS: u32 = 5;
+
+/// Looks at the log on a connection of its own. A connection that is lost on the way is made again, some times.
+pub(super) async fn look(description: &Description) -> Result<Log> {
+    let look = async || {
+        let connection = Connection::open(description.url()?, "change log").await?;
+        inspect(&connection, description).await
+    };
+    let mut failed = 0;
+    loop {
+        match look().await {
+            Err(error) if error.kind() == ErrorKind::Retry && failed < LOOKS => failed += 1,
+            looked => return looked,
+        }
+        tokio::time::sleep(AWAY.wait(failed)).await;
+    }
 }
+
+/// A database that is away is tried again after waits up to this.
+pub(super) const AWAY: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(1) };
 
 /// A connection that is ready to read the log.
 pub(super) struct Session {

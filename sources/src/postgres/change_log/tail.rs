@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::Sender;
-use highwater_operators::guard::backoff::Backoff;
 use highwater_operators::in_flight::InFlight;
 use highwater_operators::{Error, ErrorKind, Result};
 use tokio::sync::Semaphore;
 
 use super::gaps::Gaps;
 use super::rows::{self, Taken, Written};
-use super::session::{Copied, Guard, Session};
+use super::session::{AWAY, Copied, Guard, Session};
 use super::token::{self, Identity, Place};
 use super::tuple::Tuple;
 use super::{Description, IDLE, IDLE_NOTIFIED};
@@ -36,8 +35,6 @@ const ASK_EVERY: Duration = Duration::from_millis(10);
 const SOON: Duration = Duration::from_millis(2);
 /// Ranges that one statement reads again.
 const RANGES_MAX: usize = 1000;
-/// A database that is away is tried again after waits up to this.
-const AWAY: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(1) };
 /// A gap that is open for this long is told of.
 const OLD_GAP: Duration = Duration::from_secs(60);
 
