@@ -58,6 +58,8 @@ pub mod prelude {
     pub use highwater_operators::{Change, Error, Operation, Result, Row, Value};
     #[cfg(feature = "postgres")]
     pub use highwater_sinks::PostgresTable;
+    #[cfg(feature = "postgres")]
+    pub use highwater_operators::{checkpoint::postgres::PostgresCheckpointStore, postgres::PoolConfig};
     pub use highwater_sinks::{Line, Stdout};
 }
 

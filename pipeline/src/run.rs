@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use highwater_operators::checkpoint::lease::GivenBack;
 use highwater_operators::checkpoint::operator::Cadence;
 use highwater_operators::halt::Ending;
 use highwater_operators::process::Process;
@@ -110,6 +111,8 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
     process.close();
     control.detach();
     runtime.shutdown_timeout(Duration::from_millis(100));
+    // Only now: nothing of this run is under way any more.
+    process.lease.give_back(if process.halt.is_halted() { GivenBack::AsItStands } else { GivenBack::InOrder });
     for worker in joined {
         worker.map_err(|error| Error::stop(format!("a worker ended: {error}")))?;
     }

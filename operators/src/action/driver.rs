@@ -242,6 +242,7 @@ impl Driver {
     /// Makes one attempt. No outcome: it is to be tried again.
     async fn attempt(self: Arc<Self>, mut job: Job, now: u64) -> (Job, Option<Judged>) {
         let Kind::Each(action) = &self.spec.kind else { unreachable!("checked by the caller") };
+        self.may_act().await;
         job.delivery.attempt += 1;
         job.handover.begins(job.delivery.attempt, now);
         let delivery = job.delivery.clone();
@@ -292,6 +293,7 @@ impl Driver {
         let Kind::Batch(action) = &self.spec.kind else { unreachable!("checked by the caller") };
         loop {
             let mut permit = self.permit(jobs.len()).await;
+            self.may_act().await;
             let (began, now) = (Instant::now(), unix_ms());
             for job in &mut jobs {
                 job.delivery.attempt += 1;
@@ -346,6 +348,14 @@ impl Driver {
             }
             self.wait(&mut again).await;
             jobs = again;
+        }
+    }
+
+    /// Waits until this run may act on what asks no generation. Asked before each attempt: whoever was frozen, replaced and
+    /// thawed must not act on an answer it had before.
+    async fn may_act(&self) {
+        if !self.process.lease.holds() {
+            self.process.lease.held().await;
         }
     }
 

@@ -75,7 +75,7 @@ pub struct Keeper {
 impl Keeper {
     /// Starts the keeper's thread. `halt` freezes it: after a crash or a failure nothing more becomes durable.
     pub fn start(
-        store: Box<dyn CheckpointStore>,
+        mut store: Box<dyn CheckpointStore>,
         parked_ids: ParkedIds,
         resolved: BTreeMap<String, (u64, u64)>,
         halt: Arc<Halt>,
@@ -84,6 +84,7 @@ impl Keeper {
         let (requests, inbox) = unbounded();
         let resolved = Arc::new(Mutex::new(resolved));
         let busy_since = Arc::new(AtomicU64::new(0));
+        store.attend(&halt);
         let keeper = Keeper { requests, resolved: resolved.clone(), busy_since: busy_since.clone() };
         let thread = std::thread::Builder::new()
             .name("keeper".into())

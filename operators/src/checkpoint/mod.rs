@@ -8,6 +8,8 @@ pub mod keeper;
 pub mod lease;
 pub mod operator;
 pub mod place;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod read_so_far;
 pub mod report;
 pub mod requests;

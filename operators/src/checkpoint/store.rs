@@ -1,12 +1,14 @@
 //! What a checkpoint store keeps, and the one way anything enters it: a [`Group`], committed whole or not at all.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
 use crate::error::Result;
+use crate::halt::Halt;
 use crate::position::{Epoch, PartitionId, Position, ResumeToken};
 
 /// Durable storage for one pipeline. One thread owns it (the keeper), so nothing here is shared.
@@ -26,6 +28,11 @@ pub trait CheckpointStore: Send {
 
     /// One parked change, whole, or `None` if it is parked no more.
     fn parked(&mut self, id: ParkedId) -> Result<Option<Parked>>;
+
+    /// What ends the run from outside: a store that waits for a server to come back gives up then.
+    fn attend(&mut self, halt: &Arc<Halt>) {
+        let _ = halt;
+    }
 }
 
 /// Everything that becomes durable together. Many small requests are put into one group, so that they share one sync.

@@ -133,6 +133,7 @@ pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle
             process.listeners.add(source.clone(), numbered.clone());
         }
     }
+    process.lease.watch(&process.halt);
     control.set_clock(&process);
     let places = plan.actions.iter().filter_map(|(name, spec)| Some((name.clone(), spec.place()?))).collect();
     Ok(Opened {

@@ -1,13 +1,13 @@
-//! What a program says that was built without Postgres.
+//! Checkpoints in Postgres, by URL.
 
 use std::sync::Arc;
 
+use highwater_operators::Result;
 use highwater_operators::checkpoint::place::StorePlace;
-use highwater_operators::{Error, Result};
+use highwater_operators::checkpoint::postgres::PostgresCheckpointStore;
+use highwater_operators::postgres::Url;
 
-pub(super) fn place(_: &str) -> Result<Arc<dyn StorePlace>> {
-    Err(Error::stop(
-        "this program keeps no checkpoints in Postgres: it was built without the feature \"postgres\" of the crate highwater; \
-         name a directory, or build it with the feature",
-    ))
+pub(super) fn place(url: &str) -> Result<Arc<dyn StorePlace>> {
+    Url::parse(url)?;
+    Ok(Arc::new(PostgresCheckpointStore::at(url)))
 }

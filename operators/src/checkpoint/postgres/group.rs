@@ -202,7 +202,12 @@ fn pieces(save: &Save) -> impl Iterator<Item = StateRow<'_>> {
         // An empty segment is a row too: it was there, so it comes back.
         let pieces = if segment.bytes.is_empty() { vec![&[][..]] } else { segment.bytes.chunks(PIECE).collect() };
         let operator = escape(&segment.operator);
-        pieces.into_iter().zip(0..).map(move |(bytes, piece)| StateRow { operator: operator.clone().into_owned(), sequence, piece, bytes })
+        pieces.into_iter().zip(0..).map(move |(bytes, piece)| StateRow {
+            operator: operator.clone().into_owned(),
+            sequence,
+            piece,
+            bytes,
+        })
     })
 }
 

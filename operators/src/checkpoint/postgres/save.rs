@@ -88,7 +88,8 @@ impl SaveRow {
         let mark: BTreeMap<PartitionId, Token> = parse(text(2))?;
         let files: Vec<File> = parse(row.get::<_, Option<&str>>(at + 4).unwrap_or("[]"))?;
         let file = |file: File| CutBackFile { action: unescape(&file.action), path: unescape(&file.path), length: file.length };
-        let token = |(id, token): (PartitionId, Token)| Ok((id, ResumeToken { order: token.order, detail: unhex(&token.detail)? }));
+        let token =
+            |(id, token): (PartitionId, Token)| Ok((id, ResumeToken { order: token.order, detail: unhex(&token.detail)? }));
         let save = Save {
             number: number(save_number),
             epoch: number(row.get::<_, Option<i64>>(at + 1).unwrap_or_default()),

@@ -25,7 +25,10 @@ pub(super) async fn make(client: &mut Client) -> Result {
     let what = "making the tables of the checkpoint store";
     let transaction = client.transaction().await.map_err(|error| failed(what, error))?;
     let schema = transaction
-        .query_one("select current_schema(), pg_advisory_xact_lock($1, coalesce(current_schema()::regnamespace::oid::integer, 0))", &[&LOCK])
+        .query_one(
+            "select current_schema(), pg_advisory_xact_lock($1, coalesce(current_schema()::regnamespace::oid::integer, 0))",
+            &[&LOCK],
+        )
         .await
         .map_err(|error| failed(what, error))?;
     let Some(schema) = schema.get::<_, Option<&str>>(0) else {
@@ -37,7 +40,9 @@ pub(super) async fn make(client: &mut Client) -> Result {
     let found = version(&transaction).await?.unwrap_or(0);
     if found == 0 {
         transaction
-            .batch_execute("create table observer_schema (version integer primary key, made_at timestamptz not null default now())")
+            .batch_execute(
+                "create table observer_schema (version integer primary key, made_at timestamptz not null default now())",
+            )
             .await
             .map_err(|error| failed(what, error))?;
     }
@@ -64,17 +69,12 @@ pub(super) async fn make(client: &mut Client) -> Result {
 /// It is newer than this program.
 pub(super) async fn version(client: &impl tokio_postgres::GenericClient) -> Result<Option<i32>> {
     let what = "asking for the version of the checkpoint store's tables";
-    let there = client
-        .query_one("select to_regclass('observer_schema') is not null", &[])
-        .await
-        .map_err(|error| failed(what, error))?;
+    let there =
+        client.query_one("select to_regclass('observer_schema') is not null", &[]).await.map_err(|error| failed(what, error))?;
     if !there.get::<_, bool>(0) {
         return Ok(None);
     }
-    let row = client
-        .query_one("select max(version) from observer_schema", &[])
-        .await
-        .map_err(|error| failed(what, error))?;
+    let row = client.query_one("select max(version) from observer_schema", &[]).await.map_err(|error| failed(what, error))?;
     match row.get::<_, Option<i32>>(0) {
         Some(newer) if newer > VERSION => Err(Error::stop(format!(
             "the tables of the checkpoint store are of version {newer}, and this program knows versions up to {VERSION}: they were \

@@ -123,8 +123,17 @@ impl Writer {
             let into = "copy observer_parked (listener_id, id, action, cause, error, attempts, parked_at, change_id, key, head, \
                         record) from stdin binary";
             const TYPES: [Type; 11] = [
-                Type::TEXT, Type::INT8, Type::TEXT, Type::TEXT, Type::TEXT, Type::INT8, Type::TIMESTAMPTZ, Type::TEXT, Type::TEXT,
-                Type::BYTEA, Type::BYTEA,
+                Type::TEXT,
+                Type::INT8,
+                Type::TEXT,
+                Type::TEXT,
+                Type::TEXT,
+                Type::INT8,
+                Type::TIMESTAMPTZ,
+                Type::TEXT,
+                Type::TEXT,
+                Type::BYTEA,
+                Type::BYTEA,
             ];
             let mut writer = pin!(BinaryCopyInWriter::new(transaction.copy_in(into).await.map_err(wrong)?, &TYPES));
             for row in &draft.parked {

@@ -1,0 +1,132 @@
+//! Reading what the last run left.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, pin_mut};
+use tokio_postgres::GenericClient;
+
+use super::ledger::{Ledger, decode};
+use super::save::{COLUMNS, Floor, SaveRow, SavedRow};
+use super::text::{number, unescape};
+use crate::checkpoint::store::{Note, Parked, ParkedHead, ParkedId, StateSegment};
+use crate::error::{Error, Result};
+use crate::position::{Epoch, PartitionId};
+use crate::postgres::failed;
+
+const WHAT: &str = "reading from the checkpoint store";
+
+/// The row that holds the mark.
+pub(super) struct Pipeline {
+    pub generation: u64,
+    pub processes: u64,
+    pub state_id: u128,
+    pub next_parked: u64,
+    pub started_at_ms: u64,
+    pub saved: Option<SavedRow>,
+}
+
+/// The row of a pipeline, if there is one; `lock` is how it is locked.
+pub(super) async fn pipeline(client: &impl GenericClient, name: &str, lock: &str) -> Result<Option<Pipeline>> {
+    let text = format!(
+        "select generation, processes, state_id, next_parked, (extract(epoch from started_at) * 1000)::bigint, {COLUMNS} \
+         from observer_checkpoints where listener_id = $1 {lock}"
+    );
+    let row = client.query_opt(&text, &[&name]).await.map_err(|error| failed(WHAT, error))?;
+    let Some(row) = row else { return Ok(None) };
+    let state_id: [u8; 16] = row
+        .get::<_, &[u8]>(2)
+        .try_into()
+        .map_err(|_| Error::stop("the state_id in observer_checkpoints has not 16 bytes: it was changed by hand"))?;
+    Ok(Some(Pipeline {
+        generation: number(row.get(0)),
+        processes: row.get::<_, i32>(1).max(1) as u64,
+        state_id: u128::from_be_bytes(state_id),
+        next_parked: number(row.get(3)).max(1),
+        started_at_ms: number(row.get(4)),
+        saved: SaveRow::read(&row, 5)?,
+    }))
+}
+
+pub(super) const PARTITIONS: &str = "select partition, name from observer_partitions where listener_id = $1";
+
+pub(super) async fn partitions(client: &impl GenericClient, name: &str) -> Result<BTreeMap<PartitionId, String>> {
+    let rows = client.query(PARTITIONS, &[&name]).await.map_err(|error| failed(WHAT, error))?;
+    Ok(rows.iter().map(|row| (number(row.get(0)) as PartitionId, unescape(row.get(1)))).collect())
+}
+
+pub(super) const ACTIONS: &str = "select number, name from observer_actions where listener_id = $1";
+
+pub(super) async fn actions(client: &impl GenericClient, name: &str) -> Result<BTreeMap<String, u16>> {
+    let rows = client.query(ACTIONS, &[&name]).await.map_err(|error| failed(WHAT, error))?;
+    Ok(rows.iter().map(|row| (unescape(row.get(1)), row.get::<_, i32>(0) as u16)).collect())
+}
+
+pub(super) const RESOLVED: &str = "select action, sum(delivered)::bigint, sum(dropped)::bigint from observer_resolved \
+                                   where listener_id = $1 group by action";
+
+pub(super) async fn resolved(client: &impl GenericClient, name: &str) -> Result<BTreeMap<String, (u64, u64)>> {
+    let rows = client.query(RESOLVED, &[&name]).await.map_err(|error| failed(WHAT, error))?;
+    Ok(rows.iter().map(|row| (unescape(row.get(0)), (number(row.get(1)), number(row.get(2))))).collect())
+}
+
+pub(super) const HEADS: &str = "select head from observer_parked where listener_id = $1 order by id";
+
+pub(super) async fn heads(client: &impl GenericClient, name: &str) -> Result<Vec<ParkedHead>> {
+    let rows = client.query(HEADS, &[&name]).await.map_err(|error| failed(WHAT, error))?;
+    rows.iter().map(|row| decode(row.get(0))).collect()
+}
+
+pub(super) const RECORD: &str = "select record from observer_parked where listener_id = $1 and id = $2";
+
+pub(super) async fn record(client: &impl GenericClient, name: &str, id: ParkedId) -> Result<Option<Parked>> {
+    let Ok(id) = i64::try_from(id) else { return Ok(None) };
+    let row = client.query_opt(RECORD, &[&name, &id]).await.map_err(|error| failed(WHAT, error))?;
+    let Some(row) = row else { return Ok(None) };
+    let mut parked: Parked = decode(row.get(0))?;
+    match parked.change.is_sound() {
+        true => Ok(Some(parked)),
+        false => Err(Error::stop(format!("the parked record {id} in observer_parked is damaged"))),
+    }
+}
+
+pub(super) const LEDGER: &str =
+    "select kind, notes from observer_ledger where listener_id = $1 order by generation, process, sequence, kind";
+
+/// The outcomes that count. `saved` is the epoch of the last save, if the last run made it.
+pub(super) async fn notes(client: &impl GenericClient, name: &str, saved: Option<Epoch>) -> Result<Vec<Note>> {
+    let rows = client.query_raw(LEDGER, [name]).await.map_err(|error| failed(WHAT, error))?;
+    pin_mut!(rows);
+    let mut ledger = Ledger::default();
+    while let Some(row) = rows.next().await {
+        let row = row.map_err(|error| failed(WHAT, error))?;
+        ledger.read(row.get(0), row.get(1))?;
+    }
+    Ok(ledger.alive(saved))
+}
+
+pub(super) const STATE: &str = "select operator, save_number, sequence, piece, bytes from observer_state where listener_id = $1 \
+                                order by operator, save_number, sequence, piece";
+
+/// The state that counts, in order of saves.
+pub(super) async fn state(client: &impl GenericClient, name: &str, floor: &Floor) -> Result<Vec<(u64, StateSegment)>> {
+    let rows = client.query_raw(STATE, [name]).await.map_err(|error| failed(WHAT, error))?;
+    pin_mut!(rows);
+    let mut segments: Vec<((u64, i32), String, BytesMut)> = Vec::new();
+    while let Some(row) = rows.next().await {
+        let row = row.map_err(|error| failed(WHAT, error))?;
+        let operator = unescape(row.get(0));
+        let place = (number(row.get(1)), row.get::<_, i32>(2));
+        if floor.get(&operator).is_some_and(|floor| place.0 < *floor) {
+            continue;
+        }
+        match segments.last_mut().filter(|_| row.get::<_, i32>(3) > 0) {
+            Some((_, _, bytes)) => bytes.extend_from_slice(row.get(4)),
+            None => segments.push((place, operator, BytesMut::from(row.get::<_, &[u8]>(4)))),
+        }
+    }
+    segments.sort_by_key(|(place, ..)| *place);
+    let segment =
+        |((save, _), operator, bytes): (_, String, BytesMut)| (save, StateSegment { operator, bytes: Bytes::from(bytes) });
+    Ok(segments.into_iter().map(segment).collect())
+}
