@@ -134,6 +134,15 @@ impl Running {
         assert!(sent.expect("`kill` is on the machine").success());
     }
 
+    /// Whether it has come to an end.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be asked.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_some()
+    }
+
     /// What it has said of itself up to now.
     pub fn stderr(&self) -> String {
         fs::read_to_string(&self.printed[1]).unwrap_or_default()
