@@ -132,7 +132,11 @@ fn a_database_that_fails_in_every_way_costs_time_and_nothing_else() {
     let found = Found::compare(&database, &out);
     assert_eq!((found.lost, found.repeated), (0, 0), "seed {seed}");
     let books = &report.actions["all"];
-    assert_eq!((report.read, books.delivered, books.parked), (found.rows, found.rows, 0), "seed {seed}: the books do not balance");
+    assert_eq!(
+        (report.read, books.delivered, books.parked),
+        (found.rows, found.rows, 0),
+        "seed {seed}: the books do not balance"
+    );
 }
 
 fn start(example: &Example, source: &str, dice: &mut Dice) -> Running {

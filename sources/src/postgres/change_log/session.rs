@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use highwater_operators::postgres::{Connection, failed, quote};
 use highwater_operators::guard::backoff::Backoff;
+use highwater_operators::postgres::{Connection, failed, quote};
 use highwater_operators::{Error, ErrorKind, Result};
 use tokio::runtime::Runtime;
 use tokio_postgres::types::ToSql;
