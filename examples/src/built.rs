@@ -119,6 +119,11 @@ impl Example {
 }
 
 impl Running {
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal, by name: `TERM`, `INT`. One that has ended by itself is not waited for yet, and gets it in vain.
     ///
     /// # Panics

@@ -57,6 +57,8 @@ pub mod prelude {
     pub use highwater_operators::lookup::{Cache, Lookup, load};
     pub use highwater_operators::row::Fields;
     pub use highwater_operators::{Change, Error, Operation, Result, Row, Value};
+    #[cfg(feature = "postgres")]
+    pub use highwater_operators::{checkpoint::postgres::PostgresCheckpointStore, postgres::PoolConfig};
     pub use highwater_sinks::{Line, Stdout};
 }
 

@@ -48,7 +48,15 @@ pub trait Storage {
 ///
 /// # Panics
 /// When the store is not what the contract says. The message holds the seed.
-pub fn run_all<S: Storage>(mut make: impl FnMut() -> S) {
+pub fn run_all<S: Storage>(make: impl FnMut() -> S) {
+    run_seeds(make, 8, 60);
+}
+
+/// The same with so many seeds of random groups with restarts, and with crashes: for storage that takes its time.
+///
+/// # Panics
+/// As [`run_all`].
+pub fn run_seeds<S: Storage>(mut make: impl FnMut() -> S, restarts: u64, crashes: u64) {
     everything_comes_back(&mut make());
     generation_rises_and_state_id_stays(&mut make());
     action_names_keep_their_numbers(&mut make());
@@ -56,10 +64,10 @@ pub fn run_all<S: Storage>(mut make: impl FnMut() -> S) {
     parked_records_are_replaced_and_resolved_once(&mut make());
     state_is_dropped_where_it_no_longer_counts(&mut make());
     saves_must_follow_each_other(&mut make());
-    for seed in 0..8 {
+    for seed in 0..restarts {
         restarted_after_every_commit(&mut make(), seed);
     }
-    for seed in 0..60 {
+    for seed in 0..crashes {
         crashes_anywhere(&mut make(), seed);
     }
 }

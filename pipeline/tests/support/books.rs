@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use highwater::operators::checkpoint::embedded::{EmbeddedStore, Inspection};
+use highwater::operators::checkpoint::place::Inspect;
 use highwater::operators::checkpoint::store::Cause;
 use highwater::report::Report;
 
@@ -16,14 +17,14 @@ pub fn inspect(data: &Path) -> Inspection {
 }
 
 /// How far each partition is done.
-pub fn mark(inspection: &Inspection) -> BTreeMap<u32, u64> {
+pub fn mark(inspection: &dyn Inspect) -> BTreeMap<u32, u64> {
     let mark = inspection.checkpoint().map(|save| save.mark.clone()).unwrap_or_default();
     mark.into_iter().map(|(partition, token)| (partition, token.order)).collect()
 }
 
 /// Where the parked changes of an action stand, with their causes.
-pub fn parked(inspection: &Inspection, action: &str) -> Vec<(Place, Cause)> {
-    let heads = inspection.parked_heads().filter(|head| head.action == action);
+pub fn parked(inspection: &dyn Inspect, action: &str) -> Vec<(Place, Cause)> {
+    let heads = inspection.parked_heads().into_iter().filter(|head| head.action == action);
     heads.map(|head| ((head.position.partition, head.position.at), head.cause)).collect()
 }
 
@@ -38,7 +39,7 @@ pub fn check_books(report: &Report, action: &str, expected: &Expected, outcomes:
 }
 
 /// Exactly these changes of an action stand parked, each once.
-pub fn check_parked(inspection: &Inspection, action: &str, outcomes: &Outcomes) {
+pub fn check_parked(inspection: &dyn Inspect, action: &str, outcomes: &Outcomes) {
     let mut places: Vec<Place> = parked(inspection, action).into_iter().map(|(place, _)| place).collect();
     places.sort_unstable();
     assert_eq!(places, outcomes.parked.iter().copied().collect::<Vec<_>>(), "parked for {action}");

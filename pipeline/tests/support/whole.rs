@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use highwater::operators::checkpoint::place::Inspect;
 use highwater::prelude::*;
 use highwater::report::Report;
 use highwater::run::Build;
@@ -85,13 +86,17 @@ impl Whole {
 
     /// Holds what was done, written, parked and counted in all runs against the oracle.
     pub fn check(&self, report: &Report, crashes: usize) {
+        self.check_with(report, crashes, &books::inspect(&self.data()));
+    }
+
+    /// The same, with checkpoints kept elsewhere than in the data directory.
+    pub fn check_with(&self, report: &Report, crashes: usize, inspection: &dyn Inspect) {
         assert!(report.ended);
-        let inspection = books::inspect(&self.data());
         for (action, outcomes) in &self.outcomes {
             books::check_books(report, action, &self.expected, outcomes);
-            books::check_parked(&inspection, action, outcomes);
+            books::check_parked(inspection, action, outcomes);
         }
-        let mut rejected: Vec<_> = books::parked(&inspection, "script").into_iter().map(|(place, _)| place).collect();
+        let mut rejected: Vec<_> = books::parked(inspection, "script").into_iter().map(|(place, _)| place).collect();
         rejected.sort_unstable();
         assert_eq!(rejected, self.expected.rejected.iter().copied().collect::<Vec<_>>(), "rejected lines set aside");
         for (action, at_once) in [("calls", CALLS_AT_ONCE), ("closure", CALLS_AT_ONCE), ("batched", BATCHED_AT_ONCE)] {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio_postgres::GenericClient;
 
 use super::link::Of;
 use super::write::Writer;
@@ -43,6 +44,13 @@ pub(super) struct TableLetters {
 }
 
 impl Mailbox {
+    /// The mailbox of a run that finds these requests at its start.
+    pub(super) fn with(pending: Vec<(RequestId, Request)>) -> Self {
+        let mailbox = Mailbox::default();
+        mailbox.inner.lock().pending = pending;
+        mailbox
+    }
+
     /// Something is to be sent at once.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
@@ -95,6 +103,15 @@ fn read(id: i64, request: serde_json::Value) -> Option<Request> {
     }
 }
 
+/// The requests there are.
+pub(super) async fn pending(client: &impl GenericClient, name: &str) -> Result<Vec<(RequestId, Request)>, tokio_postgres::Error> {
+    let request = |row: &tokio_postgres::Row| {
+        let id: i64 = row.get(0);
+        Some((RequestId(id.to_string()), read(id, serde_json::from_str(row.get(1)).ok()?)?))
+    };
+    Ok(client.query(PENDING, &[&name]).await?.iter().filter_map(request).collect())
+}
+
 impl TableLetters {
     fn ask<T>(&self, what: &str, work: impl AsyncFn(&tokio_postgres::Client) -> Result<T, tokio_postgres::Error>) -> Result<T> {
         let link = &self.of.link;
@@ -122,12 +139,7 @@ impl Letters for TableLetters {
             return Ok(mailbox.inner.lock().pending.clone());
         }
         let name = &*self.of.pipeline;
-        let rows = self.ask("reading requests", async |client| client.query(PENDING, &[&name]).await)?;
-        let request = |row: &tokio_postgres::Row| {
-            let id: i64 = row.get(0);
-            Some((RequestId(id.to_string()), read(id, serde_json::from_str(row.get(1)).ok()?)?))
-        };
-        Ok(rows.iter().filter_map(request).collect())
+        self.ask("reading requests", async |client| pending(client, name).await)
     }
 
     fn remove(&self, id: &RequestId) -> Result {

@@ -130,7 +130,7 @@ impl PostgresCheckpointStore {
 
     /// Puts together what a process of a run has: its store, the renewal of its lease, its letters, and clean-up.
     fn begin(&self, of: Of, seat: Seat, mut found: Found, asked_at: u64) -> (PostgresStore, Arc<dyn Letters>, Lease) {
-        let mailbox = Arc::new(Mailbox::default());
+        let mailbox = Arc::new(Mailbox::with(std::mem::take(&mut found.asked)));
         let (lease, renewing) = Lease::by(since_boot, mailbox.wake.clone());
         lease.renew(asked_at + self.lease.as_nanos() as u64);
         let now = since_boot();

@@ -15,6 +15,7 @@ use super::save::Floor;
 use super::text::bigint;
 use super::write::replaced;
 use crate::checkpoint::place::Seat;
+use crate::checkpoint::requests::{Request, RequestId};
 use crate::checkpoint::store::{Note, Restored, Save};
 use crate::error::{Error, Result};
 use crate::postgres::{Connection, failed};
@@ -29,6 +30,8 @@ pub(super) struct Found {
     pub last: Option<Save>,
     pub floor: Floor,
     pub living: Living,
+    /// What people have asked for.
+    pub asked: Vec<(RequestId, Request)>,
     /// Who held the leases of earlier runs, and for how many milliseconds at most after their last renewal they may act.
     pub before: Vec<(Holder, u64)>,
 }
@@ -188,7 +191,9 @@ async fn sit_down(
         parked_step: seat.processes as u64,
         resolved: read::resolved(transaction, name).await?,
     };
-    Ok(Found { generation: known.generation, restored, last, floor, living, before: before.iter().map(holder).collect() })
+    let asked = super::letters::pending(transaction, name).await.map_err(wrong)?;
+    let before = before.iter().map(holder).collect();
+    Ok(Found { generation: known.generation, restored, last, floor, living, asked, before })
 }
 
 /// The first id that this process gives out: those of each process leave its own remainder, so no two give out the same.
