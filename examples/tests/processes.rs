@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use comfy_table::Table;
-use highwater::testing::postgres::Server;
+use highwater::operators::testing::postgres::Server;
 use highwater_examples::built::{Example, Running};
 use highwater_examples::orders::dice::Dice;
 
@@ -189,7 +189,7 @@ fn processes_that_are_killed_lose_nothing_and_are_soon_at_work_again() {
     let seed = setting("HIGHWATER_SEED", || now_ns() as u64);
     println!("HIGHWATER_SEED={seed} HIGHWATER_KILLS={kills}");
     let mut dice = Dice::new(seed);
-    let bench = Bench::new(10_000 + kills * 8_000);
+    let bench = Bench::new(4_000 + kills * 2_500);
     let (mut done, mut times, mut shapes) = (0, Vec::new(), Vec::new());
     let mut known: BTreeSet<u32> = BTreeSet::new();
     let pids = |bench: &Bench| bench.calls().into_iter().map(|call| call.pid).collect::<BTreeSet<u32>>();
@@ -203,7 +203,7 @@ fn processes_that_are_killed_lose_nothing_and_are_soon_at_work_again() {
         // The shape of the proof's title first.
         let shape = if shapes.is_empty() { (3, 2) } else { shape };
         shapes.push(shape);
-        let mut launched = bench.launch(shape.0, shape.1, 2_000);
+        let mut launched = bench.launch(shape.0, shape.1, 1_000);
         let started = now_ns();
         bench.processing_again(&known, started, &mut launched);
         for _ in 0..KILLS_PER_LAUNCH.min(kills - done) {
@@ -230,7 +230,7 @@ fn processes_that_are_killed_lose_nothing_and_are_soon_at_work_again() {
     assert!(ended.status.success(), "{}\n{}", ended.stdout, ended.stderr);
     let (lost, repeated) = bench.check(done);
     check_books(&ended.stdout, &bench);
-    let median = median(times.clone());
+    let half = median(times.clone());
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
     table.set_header(["what", "how many"]);
@@ -240,7 +240,7 @@ fn processes_that_are_killed_lose_nothing_and_are_soon_at_work_again() {
         ("kills (kill -9 of a random process)", done.to_string()),
         ("processes x workers", shapes.join(", ")),
         ("changes", (bench.changes + LINES * FILES).to_string()),
-        ("from the kill to processing again, median", seconds(median)),
+        ("from the kill to processing again, median", seconds(half)),
         ("from the kill to processing again, longest", seconds(times.into_iter().max().unwrap_or_default())),
         ("lost", lost.to_string()),
         ("calls repeated", format!("{repeated}, of {} that may be", CALLS_AT_ONCE * done)),
@@ -250,7 +250,7 @@ fn processes_that_are_killed_lose_nothing_and_are_soon_at_work_again() {
     }
     println!("{table}");
     assert_eq!(lost, 0);
-    assert!(median < Duration::from_secs(3), "the median time from a kill to processing again is {median:?}");
+    assert!(half < Duration::from_secs(3), "the median time from a kill to processing again is {half:?}");
 }
 
 /// The report is of all processes, and it is printed once.
@@ -300,7 +300,4 @@ fn a_launch_that_cannot_succeed_says_so_and_starts_nothing() {
     assert!(said.contains("written by one process alone") && !said.contains("[0]"), "{said}");
     let said = example.fail(2, &["launch", "-n", "3", "--hostfile", "hosts"]);
     assert!(said.contains("--hostfile and --process are for those started by hand"), "{said}");
-    // A store that is not there: each process says so, and after three times it is left.
-    let said = example.fail(1, &["launch", "-n", "2", "--checkpoint", "postgres://nobody@127.0.0.1:1/none"]);
-    assert!(said.contains("is not started again"), "{said}");
 }

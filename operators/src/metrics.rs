@@ -198,6 +198,25 @@ pub const POOL_CONNECT: Metric =
 /// The run.
 pub const GENERATION: Metric = metric("highwater_generation", G, "", None, "Number of this run of the pipeline");
 
+/// Processes.
+pub const PROCESSES: Metric = metric("highwater_processes", G, "", None, "Processes of the run");
+/// How long another process has been silent.
+pub const HEARTBEAT_AGE: Metric = metric(
+    "highwater_heartbeat_age_seconds",
+    G,
+    "seconds",
+    Some("process"),
+    "How long ago another process was last heard of; members listen to process 0, and process 0 to all",
+);
+/// Room that is owed.
+pub const UNITS_AWAY: Metric = metric(
+    "highwater_units_away",
+    G,
+    "",
+    None,
+    "Changes under way here that another process has read, once per action they can reach: their room is given back there",
+);
+
 /// All metrics, in the order in which the docs list them.
 pub const ALL: &[&Metric] = &[
     &EVENTS_PROCESSED,
@@ -247,6 +266,9 @@ pub const ALL: &[&Metric] = &[
     &POOL_ERRORS,
     &POOL_CONNECT,
     &GENERATION,
+    &PROCESSES,
+    &HEARTBEAT_AGE,
+    &UNITS_AWAY,
 ];
 
 /// Upper bounds in seconds of the buckets of every histogram: from a memory access to a hanging call.
@@ -374,8 +396,12 @@ impl Metrics {
             };
             self.counter(metric, name).absolute(*n);
         }
-        let resolved = process.keeper.resolved();
-        for (action, sums) in process.books.sums() {
+        // One process reads a change and another one is done with it: only the sums of all say anything, and process 0 has them.
+        if !process.cluster.place().leads() {
+            return;
+        }
+        let resolved = process.resolved();
+        for (action, sums) in process.sums() {
             let (delivered_later, dropped) = resolved.get(&action).copied().unwrap_or_default();
             let now = sums.parked.saturating_sub(delivered_later + dropped);
             self.gauge(&PARKED_NOW, &action).set(now as f64);
@@ -399,6 +425,12 @@ impl Metrics {
         self.gauge(&FRONTIER_AGE, "").set(if window.units() == 0 { 0.0 } else { pace.frontier().map_or(0.0, age) });
         self.gauge(&MARK_AGE, "").set(pace.unsaved_since().map_or(0.0, age));
         self.gauge(&GENERATION, "").set(process.generation as f64);
+        let (ages, owed) = process.cluster.figures();
+        self.gauge(&PROCESSES, "").set(process.cluster.place().processes as f64);
+        self.gauge(&UNITS_AWAY, "").set(owed as f64);
+        for (peer, age_ms) in ages {
+            self.gauge(&HEARTBEAT_AGE, &peer.to_string()).set(age_ms as f64 / 1000.0);
+        }
     }
 }
 

@@ -80,7 +80,7 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
     if !plan.problems.is_empty() {
         return Err(Error::stop(format!("the pipeline is not complete:\n  - {}", plan.problems.join("\n  - "))));
     }
-    let bound = Bound::bind(settings.listen)?;
+    let bound = Bound::bind(settings.listen_here())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("actions")

@@ -142,6 +142,17 @@ impl Settings {
         Ok(hosts)
     }
 
+    /// Where the monitor of this process listens. Each has its own: of an address that was named, the port is the first one's.
+    pub(crate) fn listen_here(&self) -> Listen {
+        match self.listen {
+            Listen::At(mut address) if self.process > 0 && address.port() > 0 => {
+                address.set_port(address.port().saturating_add(self.process as u16));
+                Listen::From(address)
+            }
+            listen => listen,
+        }
+    }
+
     /// How long a drain may take.
     pub fn drain_timeout(&self) -> Duration {
         Duration::from_secs(self.drain_timeout)

@@ -177,7 +177,10 @@ fn every_metric_of_the_list_is_really_updated() {
         }
         // The door stands open a crack, so that something moves while something waits.
         door.add_permits(1);
-        let missing: Vec<&str> = ALL.iter().map(|metric| metric.name).filter(|name| !seen.contains(name)).collect();
+        // Of one process alone there is nothing to say here; `processes.rs` looks for them.
+        let of_several = ["highwater_heartbeat_age_seconds", "highwater_units_away"];
+        let here = ALL.iter().map(|metric| metric.name).filter(|name| !of_several.contains(name));
+        let missing: Vec<&str> = here.filter(|name| !seen.contains(name)).collect();
         if missing.len() <= 3 {
             eprintln!("still missing: {missing:?}");
         }

@@ -19,7 +19,8 @@ pub(super) const UNKNOWN: u8 = BEGINS;
 
 impl Busy {
     fn bits(self) -> u8 {
-        u8::from(self.begins) * BEGINS | u8::from(self.backlog) * BACKLOG | u8::from(self.taken_up) * TAKEN_UP
+        let bit = |is: bool, bit| if is { bit } else { 0 };
+        bit(self.begins, BEGINS) | bit(self.backlog, BACKLOG) | bit(self.taken_up, TAKEN_UP)
     }
 
     fn of(bits: u8) -> Self {

@@ -32,7 +32,10 @@ pub(crate) fn obey(control: &Control) {
             }
         }
         // Told to end at once, or nobody is there any more.
-        control.abandon();
+        if !control.abandon() {
+            // It has not begun yet, and has nothing to give back.
+            std::process::exit(1);
+        }
     };
     std::thread::Builder::new().name("leash".to_owned()).spawn(listen).expect("the system gives a thread at start");
 }

@@ -55,12 +55,11 @@ impl Control {
         }
     }
 
-    /// Ends the run at once.
-    pub(crate) fn abandon(&self) {
+    /// Ends the run at once. `false`: there is none, or not yet.
+    pub(crate) fn abandon(&self) -> bool {
         self.0.state.lock().asked += 2;
-        if let Some(process) = self.0.process.lock().upgrade() {
-            process.halt.end(Ending::Abandoned);
-        }
+        let process = self.0.process.lock().upgrade();
+        process.inspect(|process| process.halt.end(Ending::Abandoned)).is_some()
     }
 
     /// What holds the mark of the run, if it runs. Waits up to `patience` for the operators' answers.
