@@ -46,7 +46,9 @@ fn database() -> Result<&'static Database> {
         server.database()
     };
     let started = DATABASE.get_or_init(|| start().map_err(|error: Error| error.to_string()));
-    started.as_ref().map_err(|error| Error::stop(format!("--source names no database, and a private one cannot be started: {error}")))
+    started
+        .as_ref()
+        .map_err(|error| Error::stop(format!("--source names no database, and a private one cannot be started: {error}")))
 }
 
 /// `order-1` is written first; others come and commit before it does.

@@ -41,7 +41,11 @@ fn command() -> Command {
     let change_log = Command::new("change-log")
         .about("Prints, or applies, the SQL that makes a table of changes: sequence, trigger and a role that reads it")
         .arg(
-            Arg::new("table").long("table").value_name("NAME").default_value("tb_entity_change_log").help("The table, with its schema or without"),
+            Arg::new("table")
+                .long("table")
+                .value_name("NAME")
+                .default_value("tb_entity_change_log")
+                .help("The table, with its schema or without"),
         )
         .arg(
             Arg::new("notify")
@@ -60,7 +64,11 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
-            Command::new("init").about("Prepares a database").subcommand_required(true).arg_required_else_help(true).subcommand(change_log),
+            Command::new("init")
+                .about("Prepares a database")
+                .subcommand_required(true)
+                .arg_required_else_help(true)
+                .subcommand(change_log),
         )
 }
 
@@ -83,7 +91,8 @@ fn run(matches: &ArgMatches) -> Result {
     init.apply(&url)?;
     // A table that was there before may be of another shape.
     let log = PostgresChangeLog::at(&url, table);
-    log.partitions().map_err(|error| Error::stop(format!("the SQL was applied, but the log cannot be read as it is: {error}")))?;
+    log.partitions()
+        .map_err(|error| Error::stop(format!("the SQL was applied, but the log cannot be read as it is: {error}")))?;
     say!("{} is there and can be read", log.place());
     Ok(())
 }

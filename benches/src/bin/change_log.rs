@@ -99,7 +99,10 @@ fn main() -> Outcome {
         add(&format!("the source alone | behind {} rows of history", thousands(flags.history as f64)), &pairs);
     }
     println!("{table}");
-    println!("{rows} rows with 200 bytes of jsonb, {} repetitions in turns, pages of {} rows; median (least-most)", flags.repetitions, flags.page);
+    println!(
+        "{rows} rows with 200 bytes of jsonb, {} repetitions in turns, pages of {} rows; median (least-most)",
+        flags.repetitions, flags.page
+    );
     Ok(())
 }
 
@@ -110,7 +113,9 @@ fn said(error: highwater::Error) -> String {
 fn make(database: &Database, name: &str) -> Outcome {
     Init::table(name).and_then(|init| init.apply(database.url())).map_err(said)?;
     // An id that was drawn and never used: a gap for ever.
-    database.sql(&format!("begin; insert into {name} (object_type, modification_type) values ('a', 'b'); rollback")).map_err(said)?;
+    database
+        .sql(&format!("begin; insert into {name} (object_type, modification_type) values ('a', 'b'); rollback"))
+        .map_err(said)?;
     Ok(())
 }
 

@@ -29,7 +29,9 @@ fn late_commits_are_read_once_however_often_the_reader_is_killed() {
     let kills: u64 = setting("HIGHWATER_KILLS", || 3);
     let seed = seed();
     println!("HIGHWATER_SEED={seed} HIGHWATER_ROWS={rows} HIGHWATER_KILLS={kills}");
-    println!("| to | ids drawn at once | rows | ids never used | kills | that met work | read after a larger id | lost | repeated |");
+    println!(
+        "| to | ids drawn at once | rows | ids never used | kills | that met work | read after a larger id | lost | repeated |"
+    );
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     let server = highwater::testing::postgres::Settings::default().fast().start().unwrap();
     for (to, cache) in [(To::Files, 1), (To::Files, 20), (To::Table, 1), (To::Table, 20)] {
@@ -133,7 +135,11 @@ fn a_database_that_fails_in_every_way_costs_time_and_nothing_else() {
     let found = Found::compare(&database, &out);
     assert_eq!((found.lost, found.repeated), (0, 0), "seed {seed}");
     let books = &report.actions["all"];
-    assert_eq!((report.read, books.delivered, books.parked), (found.rows, found.rows, 0), "seed {seed}: the books do not balance");
+    assert_eq!(
+        (report.read, books.delivered, books.parked),
+        (found.rows, found.rows, 0),
+        "seed {seed}: the books do not balance"
+    );
 }
 
 /// Where changes go.

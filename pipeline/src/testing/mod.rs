@@ -57,12 +57,12 @@ use self::barrier::Barrier;
 use self::calls::Calls;
 pub use self::calls::{Answer, Call};
 pub use self::input::Input;
-#[cfg(feature = "postgres")]
-pub use highwater_operators::testing::postgres;
 use crate::flow::{Built, Flow};
 use crate::report::{ActionBooks, Report};
 use crate::run::{self, Build, Control};
 use crate::settings::Settings;
+#[cfg(feature = "postgres")]
+pub use highwater_operators::testing::postgres;
 
 /// How long a pipeline may be busy before a test is told that it never settles.
 const STUCK: Duration = Duration::from_secs(60);

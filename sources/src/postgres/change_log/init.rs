@@ -106,6 +106,7 @@ impl Init {
                 connection.batch_execute(&sql).await.map_err(|error| failed("making the change log", error))
             })
         };
-        std::thread::scope(|scope| scope.spawn(apply).join()).unwrap_or_else(|_| Err(Error::stop("making the change log panicked")))
+        std::thread::scope(|scope| scope.spawn(apply).join())
+            .unwrap_or_else(|_| Err(Error::stop("making the change log panicked")))
     }
 }

@@ -93,7 +93,11 @@ pub(super) async fn inspect(connection: &Connection, description: &Description) 
     Ok(Log { identity, name, sequence, select, id: id.quoted.clone(), shape })
 }
 
-async fn query(connection: &Connection, sql: &str, parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)]) -> Result<Vec<Row>> {
+async fn query(
+    connection: &Connection,
+    sql: &str,
+    parameters: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+) -> Result<Vec<Row>> {
     connection.query(sql, parameters).await.map_err(|error| failed("looking at the change log", error))
 }
 
@@ -118,7 +122,11 @@ fn refuse_table(place: &str, row: &Row, description: &Description) -> Result {
     match kind {
         "r" | "p" => {}
         "v" | "m" => return refuse("it is a view, whose locks do not tell who may still write; name the table behind it"),
-        "f" => return refuse("it is a foreign table: locks here do not tell who may still write there; connect to the server that it is on"),
+        "f" => {
+            return refuse(
+                "it is a foreign table: locks here do not tell who may still write there; connect to the server that it is on",
+            );
+        }
         _ => return refuse("it is no table"),
     }
     if !row.get::<_, bool>(5) || !row.get::<_, bool>(4) {
@@ -182,7 +190,9 @@ async fn sequence(
         )));
     }
     if increment != 1 && !holds {
-        return refuse(format!("the sequence {name} counts by {increment}, so the ids between come from elsewhere or are never drawn"));
+        return refuse(format!(
+            "the sequence {name} counts by {increment}, so the ids between come from elsewhere or are never drawn"
+        ));
     }
     if !row.get::<_, bool>(5) {
         return Err(Error::stop(format!(
@@ -198,11 +208,20 @@ impl Log {
         let (is, was) = (&self.identity, begun);
         let name = &self.name;
         let what = if is.system != was.system {
-            format!("it was read on the server {}, and this is the server {}, whose data were made anew or restored from a dump", was.system, is.system)
+            format!(
+                "it was read on the server {}, and this is the server {}, whose data were made anew or restored from a dump",
+                was.system, is.system
+            )
         } else if is.database != was.database {
-            format!("it was read in the database with number {}, and this one has number {}: it is another one or was made anew", was.database, is.database)
+            format!(
+                "it was read in the database with number {}, and this one has number {}: it is another one or was made anew",
+                was.database, is.database
+            )
         } else if is.table != was.table {
-            format!("the table that was read had the number {}, and {name} has number {}: it was dropped and made anew", was.table, is.table)
+            format!(
+                "the table that was read had the number {}, and {name} has number {}: it was dropped and made anew",
+                was.table, is.table
+            )
         } else if is.timeline != was.timeline && after_failover != Some(is.timeline) {
             return Err(Error::stop(format!(
                 "the checkpoint continues {name} on timeline {}, and the server is on timeline {}: it was failed over or restored. If it has every \
@@ -272,10 +291,16 @@ impl<'a> Find<'a> {
             })?,
         };
         if !matches!(id.kind.as_str(), "bigint" | "integer" | "smallint") {
-            return self.refuse(id, "ids must be bigint, integer or smallint, for gaps between them must be seen; name another column with .id(..)");
+            return self.refuse(
+                id,
+                "ids must be bigint, integer or smallint, for gaps between them must be seen; name another column with .id(..)",
+            );
         }
         if !id.is_unique {
-            return self.refuse(id, "it has no unique index of its own, by which pages are read; make one, or name another column with .id(..)");
+            return self.refuse(
+                id,
+                "it has no unique index of its own, by which pages are read; make one, or name another column with .id(..)",
+            );
         }
         Ok(id)
     }
@@ -291,7 +316,8 @@ impl<'a> Find<'a> {
         let object_id = self.column(&columns.object_id, "object_id")?;
         let modification = self.column(&columns.modification, "modification")?;
         let data = self.column(&columns.data, "data")?;
-        let mut select = vec![format!("{}::int8", id.quoted), text(object_type), text(object_id), text(modification), data.quoted.clone()];
+        let mut select =
+            vec![format!("{}::int8", id.quoted), text(object_type), text(object_id), text(modification), data.quoted.clone()];
         let data = self.json(data)?;
         let mut before = None;
         if let Some(name) = &columns.before {

@@ -49,14 +49,16 @@ impl ChangeLogReader {
             None => None,
             Some(token) => {
                 let place = token::read(&token.detail);
-                Some((token.order, place.ok_or_else(|| Error::stop("the checkpoint's token is none of a change log, or of a newer form"))?))
+                Some((
+                    token.order,
+                    place.ok_or_else(|| Error::stop("the checkpoint's token is none of a change log, or of a newer form"))?,
+                ))
             }
         };
         let (out, chunks) = unbounded();
         let (room, doing) = (Arc::new(Semaphore::new(AHEAD)), Arc::new(Doing::new()));
         let runtime = session::runtime()?;
-        let tail =
-            Tail::new(description.clone(), partition.name.clone(), from, out, room.clone(), doing.clone(), window.clone());
+        let tail = Tail::new(description.clone(), partition.name.clone(), from, out, room.clone(), doing.clone(), window.clone());
         let (alive, gone) = oneshot::channel::<Infallible>();
         let read = move || {
             runtime.block_on(async {
@@ -95,7 +97,11 @@ impl ChangeLogReader {
             }
         }
         let partition = self.partition;
-        batch.rejected.extend(rejected.into_iter().map(|(id, why, text)| Rejected { position: position(partition, id), why, text }));
+        batch.rejected.extend(rejected.into_iter().map(|(id, why, text)| Rejected {
+            position: position(partition, id),
+            why,
+            text,
+        }));
         batch.bytes = length as u64;
         batch.token = ResumeToken { order, detail: token };
         Ok(())

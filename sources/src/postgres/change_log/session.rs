@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use highwater_operators::postgres::{Connection, failed, quote};
 use highwater_operators::guard::backoff::Backoff;
+use highwater_operators::postgres::{Connection, failed, quote};
 use highwater_operators::{Error, ErrorKind, Result};
 use tokio::runtime::Runtime;
 use tokio_postgres::types::ToSql;
@@ -124,9 +124,7 @@ impl Session {
     /// Q2b and Q2: who may still write the log.
     pub(super) async fn holders(&self, with_backends: bool) -> Result<BTreeSet<Blocker>> {
         let sequence = self.log.sequence.as_ref().map_or(0, |sequence| sequence.oid);
-        let backends = async {
-            if with_backends { self.ask(&self.statements.backends, &[]).await } else { Ok(Vec::new()) }
-        };
+        let backends = async { if with_backends { self.ask(&self.statements.backends, &[]).await } else { Ok(Vec::new()) } };
         // Sent in this order, and so done in this order.
         let log: [&(dyn ToSql + Sync); 2] = [&self.log.identity.table, &sequence];
         let (backends, holders) = tokio::join!(biased; backends, self.ask(&self.statements.holders, &log));

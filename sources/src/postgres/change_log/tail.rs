@@ -114,8 +114,25 @@ impl Tail {
         let (row_bytes, ready_bytes, last) = (1024, 0, i64::MIN);
         let (asked, told, guarded) = (now, now, now);
         Tail {
-            description, partition, begun, gaps, read, chunk, found, ready, ready_bytes, row_bytes, page_rows, asked, told, guarded,
-            last, out, room, doing, window,
+            description,
+            partition,
+            begun,
+            gaps,
+            read,
+            chunk,
+            found,
+            ready,
+            ready_bytes,
+            row_bytes,
+            page_rows,
+            asked,
+            told,
+            guarded,
+            last,
+            out,
+            room,
+            doing,
+            window,
         }
     }
 
@@ -287,7 +304,8 @@ impl Tail {
     /// Takes a row.
     fn take(&mut self, session: &Session, copied: &mut Copied, message: &[u8], last: &mut i64, in_gap: bool) -> Result {
         let log = &session.log;
-        let broken = |why: &str| Error::stop(format!("reading {}: the server's answer is not what was asked for: {why}", log.name));
+        let broken =
+            |why: &str| Error::stop(format!("reading {}: the server's answer is not what was asked for: {why}", log.name));
         let Some(mut tuple) = Tuple::of(message, std::mem::take(&mut copied.is_first)).map_err(broken)? else { return Ok(()) };
         let id = rows::id(&mut tuple).map_err(broken)?;
         if id <= *last {
@@ -367,7 +385,10 @@ impl Tail {
         let (Some(drawn), Some(sequence)) = (guard.sequence, &mut log.sequence) else { return Ok(true) };
         let holds = !self.description.gap_hold.is_zero();
         if !drawn.is_plain {
-            return Err(Error::stop(format!("the sequence {} was altered: it does not count up one by one any more", sequence.name)));
+            return Err(Error::stop(format!(
+                "the sequence {} was altered: it does not count up one by one any more",
+                sequence.name
+            )));
         }
         let hi = self.gaps.hi();
         if hi > drawn.last && hi > i64::MIN && !holds {

@@ -148,7 +148,10 @@ fn any_table_can_be_a_log_by_its_columns() {
     let mut reading = Reading::start(&events, None).unwrap();
     reading.until("all is read", |found| found.changes.len() + found.rejected.len() == 4);
     let [changed, gone] = &reading.found.changes[..] else { panic!("{:?}", reading.found.changes) };
-    assert_eq!((changed.id(), changed.key(), changed.time_ms()), ("e-1", "00000000-0000-0000-0000-000000000007", 1_700_000_000_000));
+    assert_eq!(
+        (changed.id(), changed.key(), changed.time_ms()),
+        ("e-1", "00000000-0000-0000-0000-000000000007", 1_700_000_000_000)
+    );
     assert_eq!((changed.before().parse("a"), changed.after().parse("a")), (Some(1), Some(2)));
     assert_eq!((gone.operation(), gone.key(), gone.before().parse("a")), (Operation::Delete, "e-2", Some(2)));
     let [odd, broken] = &reading.found.rejected[..] else { panic!("{:?}", reading.found.rejected) };
@@ -182,7 +185,10 @@ fn a_partitioned_log_is_read_whole_also_what_is_written_straight_into_a_partitio
              create table log_2 partition of tb_entity_change_log for values from ('2024-01-02') to ('2024-01-03')",
         )
         .unwrap();
-    let late = late::Open::begin(&database, "insert into log_2(object_type, object_id, modification_type, day) values ('a', 'late', 'u', '2024-01-02')");
+    let late = late::Open::begin(
+        &database,
+        "insert into log_2(object_type, object_id, modification_type, day) values ('a', 'late', 'u', '2024-01-02')",
+    );
     database.sql(&insert(1..=3)).unwrap();
     let mut reading = Reading::start(&log(&database), None).unwrap();
     reading.until("what is there is read", |found| found.changes.len() == 3);

@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        for open in [vec![], vec![(i64::MIN + 1, 0)], vec![(1, 1), (3, 9), (1000, 5_000_000_000), (5_000_000_002, 5_000_000_002)]] {
+        for open in [vec![], vec![(i64::MIN + 1, 0)], vec![(1, 1), (3, 9), (1000, 5_000_000_000), (5_000_000_002, 5_000_000_002)]]
+        {
             let written = write(&IDENTITY, 6_000_000_000, open.iter().copied(), open.len());
             assert_eq!(read(&written), Some(Place { identity: IDENTITY, hi: 6_000_000_000, open }));
         }

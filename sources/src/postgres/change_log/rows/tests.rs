@@ -80,7 +80,10 @@ fn nulls_are_what_they_mean() {
 fn what_is_no_change_is_told_and_shown_whole() {
     let why = |fields: &[Option<&[u8]>]| take(&shape(), 9, fields).unwrap_err();
     let (unknown, text) = why(&[ORDER, KEY, Some(b"UPSERT"), ROW]);
-    assert!(unknown.starts_with("the column \"modification_type\" is \"UPSERT\"; it must be insert, update or delete"), "{unknown}");
+    assert!(
+        unknown.starts_with("the column \"modification_type\" is \"UPSERT\"; it must be insert, update or delete"),
+        "{unknown}"
+    );
     let shown: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&shown["id"], &shown["object_data"]), (&Value::from(9), &Value::from("{\"a\": 1}")));
     for (fields, expected) in [

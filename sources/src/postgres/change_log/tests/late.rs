@@ -57,7 +57,9 @@ fn a_row_that_commits_late_is_read_when_it_does_and_not_before_a_roll_back() {
     // The run ends here; the next one knows the gap.
     let token = reading.found.token.clone();
     drop(reading);
-    kept.run("savepoint s; insert into tb_entity_change_log(object_type, modification_type) values ('undone', 'u'); rollback to s");
+    kept.run(
+        "savepoint s; insert into tb_entity_change_log(object_type, modification_type) values ('undone', 'u'); rollback to s",
+    );
     let mut reading = Reading::start(&log(&database), token.as_ref()).unwrap();
     reading.until_idle();
     kept.end("commit");

@@ -25,7 +25,10 @@ fn ids_that_are_not_drawn_one_by_one_are_refused_with_the_ways_out() {
     let cases = [
         (table("bigint primary key"), "id has no default"),
         (table("bigint primary key default (random() * 1e15)::bigint"), "not a draw from a sequence"),
-        (format!("create sequence s; {}", table("bigint primary key default nextval('s') * 2")), "not the plain draw from public.s"),
+        (
+            format!("create sequence s; {}", table("bigint primary key default nextval('s') * 2")),
+            "not the plain draw from public.s",
+        ),
         (table("bigint generated always as identity (increment 2) primary key"), "counts by 2"),
     ];
     for (sql, expected) in cases {
@@ -36,15 +39,20 @@ fn ids_that_are_not_drawn_one_by_one_are_refused_with_the_ways_out() {
         database.sql(&sql).unwrap();
         log_of(&database, |log| log.gap_hold(Duration::from_secs(5))).partitions().unwrap();
     }
-    let cycle = refusal(&table("bigint generated always as identity (cycle) primary key"), |log| log.gap_hold(Duration::from_secs(5)));
+    let cycle =
+        refusal(&table("bigint generated always as identity (cycle) primary key"), |log| log.gap_hold(Duration::from_secs(5)));
     assert!(cycle.contains("cycles") && cycle.contains("alter sequence public.log_id_seq increment 1 no cycle"), "{cycle}");
-    let down = refusal(&table("bigint generated always as identity (increment -1) primary key"), |log| log.gap_hold(Duration::from_secs(5)));
+    let down = refusal(&table("bigint generated always as identity (increment -1) primary key"), |log| {
+        log.gap_hold(Duration::from_secs(5))
+    });
     assert!(down.contains("counts down"), "{down}");
     let by_trigger = format!("create sequence s; {}", table("bigint primary key"));
     let database = Server::shared().database().unwrap();
     database.sql(&by_trigger).unwrap();
     log_of(&database, |log| log.sequence("s")).partitions().unwrap();
-    assert!(log_of(&database, |log| log.sequence("other")).partitions().unwrap_err().to_string().contains("there is no sequence"));
+    assert!(
+        log_of(&database, |log| log.sequence("other")).partitions().unwrap_err().to_string().contains("there is no sequence")
+    );
 }
 
 #[test]
@@ -56,8 +64,14 @@ fn tables_that_are_none_or_lack_something_are_refused() {
         (format!("create unlogged table log({good})"), "it is unlogged"),
         (format!("create table log(id bigint generated always as identity, {COLUMNS})"), "has no primary key of one column"),
         (format!("create table log(id text primary key, {COLUMNS})"), "ids must be bigint"),
-        ("create table log(id bigserial primary key, object_type text)".to_owned(), "has no column \"object_id\"; its columns are id, object_type"),
-        (format!("create table log({}, object_data bytea)", good.replace(", object_data jsonb", "")), "rows are jsonb, json, or text"),
+        (
+            "create table log(id bigserial primary key, object_type text)".to_owned(),
+            "has no column \"object_id\"; its columns are id, object_type",
+        ),
+        (
+            format!("create table log({}, object_data bytea)", good.replace(", object_data jsonb", "")),
+            "rows are jsonb, json, or text",
+        ),
     ];
     for (sql, expected) in cases {
         let said = refusal(&sql, |log| log);
@@ -139,7 +153,10 @@ fn another_server_and_another_timeline_are_refused() {
 
 #[test]
 fn a_sequence_that_was_set_back_or_passed_by_is_refused() {
-    for sql in ["truncate tb_entity_change_log restart identity", "insert into tb_entity_change_log overriding system value values (99, 'a', 'b', 'u')"] {
+    for sql in [
+        "truncate tb_entity_change_log restart identity",
+        "insert into tb_entity_change_log overriding system value values (99, 'a', 'b', 'u')",
+    ] {
         let database = database();
         let (log, known) = read_whole(&database);
         let mut reading = Reading::start(&log, known.token.as_ref()).unwrap();
