@@ -22,6 +22,12 @@ fn config() -> PoolConfig {
     }
 }
 
+/// How long a server stays frozen at least: `HIGHWATER_FROZEN_SECONDS`, else until it was noticed.
+fn frozen_for() -> Duration {
+    let seconds = std::env::var("HIGHWATER_FROZEN_SECONDS").map_or(0, |text| text.parse().expect("a number of seconds"));
+    Duration::from_secs(seconds)
+}
+
 async fn ask(pool: &Pool) -> Result {
     let client = pool.get().await?;
     client.simple_query("select 1").await.map(drop).map_err(|error| failed("asking", error))
@@ -133,6 +139,9 @@ async fn restarted_killed_and_frozen() {
     let began = Instant::now();
     while ask(&pool).await.is_ok() {}
     assert!(began.elapsed() <= 2 * PATIENCE + SLACK, "noticed after {:?}", began.elapsed());
+    while began.elapsed() < frozen_for() {
+        ask(&pool).await.unwrap_err();
+    }
     server.thaw().unwrap();
     works_again(&pool).await;
 

@@ -54,7 +54,7 @@ async fn enough_are_kept_ready_and_what_rests_too_long_is_closed() {
 #[tokio::test]
 async fn who_finds_none_free_waits_no_longer_than_was_said() {
     let database = Server::shared().database().unwrap();
-    let pool = Pool::new(database.url(), PoolConfig { connection_timeout: seconds(0.3), ..config(0, 1) }, "narrow").unwrap();
+    let pool = Pool::new(database.url(), PoolConfig { connection_timeout: seconds(2.0), ..config(0, 1) }, "narrow").unwrap();
     let held = pool.get().await.unwrap();
     let waiting = tokio::spawn({
         let pool = pool.clone();
@@ -70,6 +70,31 @@ async fn who_finds_none_free_waits_no_longer_than_was_said() {
     pool.resize(1);
     drop((held, second));
     assert_eq!((pool.status().idle, pool.status().max_connections), (1, 1));
+}
+
+/// Sends a signal to one process of the server.
+fn signal(name: &str, pid: i32) {
+    let sent = std::process::Command::new("sh").args(["-c", &format!("kill -s {name} {pid}")]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[tokio::test]
+async fn a_connection_that_rested_is_asked_before_it_is_given_out() {
+    let database = Server::shared().database().unwrap();
+    let pool = Pool::new(database.url(), config(0, 2), "rested").unwrap();
+    let pid =
+        async |pool: &Pool| -> i32 { pool.get().await.unwrap().query_one("select pg_backend_pid()", &[]).await.unwrap().get(0) };
+    let first = pid(&pool).await;
+    assert_eq!(pid(&pool).await, first, "it is used again");
+    // Its own process alone is frozen: the line is whole, and nobody answers.
+    signal("STOP", first);
+    tokio::time::sleep(seconds(1.1)).await;
+    let began = Instant::now();
+    let second = pid(&pool).await;
+    signal("CONT", first);
+    assert_ne!(second, first);
+    assert!(began.elapsed() < seconds(5.0), "{:?}", began.elapsed());
+    assert_eq!((pool.status().opened, pool.status().idle), (2, 1));
 }
 
 #[test]

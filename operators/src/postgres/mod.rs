@@ -2,7 +2,7 @@
 //! [`failed`] says of every error what it means for the work.
 //!
 //! A server that is away, restarted, frozen or behind a cut line is noticed and outlived: a connection that gets no answer is closed, so that
-//! what waits on it fails with an error that says *try again* ([`connect`](self::connect)), and a pool opens new ones by itself.
+//! what waits on it fails with an error that says *try again*, and a pool opens new ones by itself.
 
 mod connect;
 mod connection;

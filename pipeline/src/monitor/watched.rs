@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use highwater_operators::epoch::unix_ms;
+use highwater_operators::pools;
 use highwater_operators::process::Process;
 use highwater_operators::why::Why;
 use parking_lot::Mutex;
@@ -148,6 +149,7 @@ impl Watched {
             in_flight: status::InFlight { changes, changes_limit, bytes: process.in_flight.bytes(), bytes_limit },
             rates: status::Rates { seconds, read, delivered },
             cache: CacheCounts::of(process),
+            pools: pools::all().into_iter().map(|(purpose, pool)| (purpose, pool.into())).collect(),
             read_now: process.stats.changes_read.load(Ordering::Relaxed),
             replayed: process.stats.replayed.load(Ordering::Relaxed),
             books,
