@@ -22,6 +22,7 @@ fn a_run_that_is_to_end_when_idle_ends_once_nothing_came_for_so_long() {
     let idle = Some(Duration::from_millis(300));
     let settings = Settings { data: Some(folder.path().into()), workers: Some(2), until_idle: idle, ..Settings::default() };
     let (feed, source) = Channel::bounded(10);
+    feed.blocking_send(Change::builder("c-1").build().unwrap()).unwrap();
     let pipeline = highwater::start("idle", &settings, move |flow| {
         let slow = run(|_| async {
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -30,7 +31,6 @@ fn a_run_that_is_to_end_when_idle_ends_once_nothing_came_for_so_long() {
         flow.source(source.clone()).fan_out([action("slow", slow)]).checkpoint(Checkpoint::every(millis(50)));
     })
     .unwrap();
-    feed.blocking_send(Change::builder("c-1").build().unwrap()).unwrap();
     let report = pipeline.wait().unwrap();
     // What is under way is no rest, however long it takes.
     assert_eq!((report.actions["slow"].delivered, report.actions["slow"].in_flight, report.ended), (1, 0, false));
