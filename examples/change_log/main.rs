@@ -1,4 +1,4 @@
-//! A table that programs write their changes to, read as it grows: nothing that commits late is missed, and each change is in `--out` once.
+//! A table that programs write their changes to, read as it grows: nothing that commits late is missed, and each change is in `--out`, or in `--target`, once.
 //!
 //! Without `--source` it starts a Postgres of its own, which ends with it, and shows what makes a change log hard: `order-1` is written first
 //! and committed last. With one, kill it when you like, even with `kill -9`, and start it again with the same arguments:
@@ -8,6 +8,7 @@
 //! change_log --source postgres://postgres@localhost/shop --out out/change_log
 //! ```
 
+mod copy;
 mod private;
 
 use std::path::PathBuf;
@@ -29,13 +30,16 @@ struct Args {
     /// Write changes to files of JSON lines [default: print them]
     #[arg(long, value_name = "DIR", group = "to")]
     out: Option<PathBuf>,
+    /// Write a row for each change to the table `change_log_copy` of this database, exactly once
+    #[arg(long, value_name = "URL", group = "to")]
+    target: Option<String>,
     /// `none`: do nothing with them
     #[arg(long, value_name = "KIND", value_parser = ["none"], group = "to")]
     sink: Option<String>,
 }
 
 fn main() -> highwater::Exit {
-    highwater::program("change_log").about("Reads a change log in Postgres as it grows").prepare(private::prepare).main_with(
+    highwater::program("change_log").about("Reads a change log in Postgres as it grows").prepare(prepare).main_with(
         |flow, args: &Args| {
             let (url, checkpoint) = match &args.source {
                 Some(url) => (url.clone(), Checkpoint::every(millis(200))),
@@ -51,11 +55,18 @@ fn main() -> highwater::Exit {
     )
 }
 
+/// Makes what is not there: the private database, the table to write to.
+fn prepare(args: &Args) -> Result {
+    private::prepare(args)?;
+    args.target.as_deref().map_or(Ok(()), copy::make)
+}
+
 impl Args {
     fn action(&self) -> NamedAction {
-        match (&self.out, &self.sink) {
-            (Some(out), _) => action("all", JsonLines::append(out)),
-            (_, Some(_)) => action("none", run(|_| async { Ok(()) })).repeatable(),
+        match (&self.out, &self.target, &self.sink) {
+            (Some(out), ..) => action("all", JsonLines::append(out)),
+            (_, Some(url), _) => action("all", copy::fill(url)),
+            (.., Some(_)) => action("none", run(|_| async { Ok(()) })).repeatable(),
             _ => action("print", Stdout::json_lines()),
         }
     }

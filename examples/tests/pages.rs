@@ -217,6 +217,15 @@ fn follow_reads_on_as_the_log_grows_and_is_rotated() {
 }
 
 #[test]
+fn change_log_reads_the_first_order_last() {
+    let page = Page::new("change_log");
+    let stdout = page.example.succeed(&["--until-idle", "3", "--report", "none"]);
+    let id = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
+    let ids: Vec<String> = stdout.lines().map(id).collect();
+    assert_eq!((ids.len(), ids.last().map(String::as_str)), (20, Some("1")));
+}
+
+#[test]
 fn stdout_prints_what_comes_by_standard_input_and_says_that_it_cannot_be_read_again() {
     let page = Page::new("stdout");
     let said = "standard input, which cannot be read again";

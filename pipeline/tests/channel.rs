@@ -4,14 +4,38 @@ mod support;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use highwater::prelude::*;
 use highwater::run::Control;
+use highwater::settings::Settings;
 use highwater::sources::channel::{Receipt, Unknown};
 use support::books;
 
 fn change(n: usize) -> Change {
     Change::builder(format!("c{n}")).key(format!("k{}", n % 7)).build().unwrap()
+}
+
+#[test]
+fn a_run_that_is_to_end_when_idle_ends_once_nothing_came_for_so_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let idle = Some(Duration::from_millis(300));
+    let settings = Settings { data: Some(folder.path().into()), workers: Some(2), until_idle: idle, ..Settings::default() };
+    let (feed, source) = Channel::bounded(10);
+    feed.blocking_send(Change::builder("c-1").build().unwrap()).unwrap();
+    let pipeline = highwater::start("idle", &settings, move |flow| {
+        let slow = run(|_| async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            Ok(())
+        });
+        flow.source(source.clone()).fan_out([action("slow", slow)]).checkpoint(Checkpoint::every(millis(50)));
+    })
+    .unwrap();
+    let report = pipeline.wait().unwrap();
+    // What is under way is no rest, however long it takes.
+    assert_eq!((report.actions["slow"].delivered, report.actions["slow"].in_flight, report.ended), (1, 0, false));
+    assert!(report.seconds >= 0.8, "{}", report.seconds);
+    drop(feed);
 }
 
 /// Goal: whatever a receipt was given for has its outcome in the data directory. Method: runs that crash at the store's failpoints,

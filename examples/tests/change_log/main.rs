@@ -10,7 +10,7 @@ mod writers;
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,40 +29,43 @@ fn late_commits_are_read_once_however_often_the_reader_is_killed() {
     let kills: u64 = setting("HIGHWATER_KILLS", || 3);
     let seed = seed();
     println!("HIGHWATER_SEED={seed} HIGHWATER_ROWS={rows} HIGHWATER_KILLS={kills}");
-    println!("| ids drawn at once | rows | ids never used | kills | that met work | read after a larger id | lost | repeated |");
-    println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    println!(
+        "| to | ids drawn at once | rows | ids never used | kills | that met work | read after a larger id | lost | repeated |"
+    );
+    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     let server = highwater::testing::postgres::Settings::default().fast().start().unwrap();
-    for cache in [1, 20] {
+    for (to, cache) in [(To::Files, 1), (To::Files, 20), (To::Table, 1), (To::Table, 20)] {
         let database = server.database().unwrap();
         writers::make_log(&database, LOG, cache);
         let folder = tempfile::tempdir().unwrap();
         let example = Example::built("change_log", folder.path());
         let source = url(&database);
+        let output = Output::new(to, server.database().unwrap(), folder.path());
         let mut dice = Dice::new(seed ^ cache);
         let (met, used) = thread::scope(|scope| {
             let writers = Writers::start(scope, &database, LOG, seed ^ cache, rows);
             let (mut met, mut before) = (0, 0);
             for kill in 0..kills {
-                let mut reader = start(&example, &source, &mut dice);
+                let mut reader = start(&example, &source, &output, &mut dice);
                 // Each reader has its share of the writing, and is killed at any moment of it, or before it has read anything.
                 writers.allow(rows * (kill + 1) / (kills + 1));
                 let pause = Duration::from_millis(dice.below(300));
                 if kill % 4 != 3 {
-                    reader.wait_until("something is read", |_| ids(&folder.path().join("out")).len() > before);
+                    reader.wait_until("something is read", |_| output.count() > before);
                 }
                 thread::sleep(pause);
                 reader.signal("KILL");
                 assert!(!reader.wait().status.success(), "it was killed");
-                let now = ids(&folder.path().join("out")).len();
+                let now = output.count();
                 met += u64::from(now > before);
                 before = now;
             }
             (met, writers.finish())
         });
-        let report = read_on(&example, &source, &[]);
-        let found = Found::compare(&database, &folder.path().join("out"));
+        let report = read_on(&example, &source, &output);
+        let found = Found::compare(&database, &output);
         let Found { rows, late, lost, repeated } = found;
-        println!("| {cache} | {rows} | {} | {kills} | {met} | {late} | {lost} | {repeated} |", used - rows);
+        println!("| {to:?} | {cache} | {rows} | {} | {kills} | {met} | {late} | {lost} | {repeated} |", used - rows);
         assert_eq!((lost, repeated), (0, 0), "seed {seed}");
         assert_eq!(report.actions["all"].delivered, rows, "seed {seed}: the books say otherwise");
         assert!(late > 0 && (met > 0 || kills == 0), "seed {seed}: nothing came late, or no kill met work: this shows nothing");
@@ -82,10 +85,10 @@ fn a_database_that_fails_in_every_way_costs_time_and_nothing_else() {
     let example = Example::built("change_log", folder.path());
     let source = format!("{}?sslmode=disable&connect_timeout=3", proxy.url(database.url()));
     let mut dice = Dice::new(seed);
-    let mut reader = start(&example, &source, &mut dice);
-    let out = folder.path().join("out");
+    let out = Output::new(To::Files, database.clone(), folder.path());
+    let mut reader = start(&example, &source, &out, &mut dice);
     database.sql(&format!("insert into {LOG} (object_type, modification_type) values ('Order', 'INSERT')")).unwrap();
-    reader.wait_until("it has begun", |_| !ids(&out).is_empty());
+    reader.wait_until("it has begun", |_| out.count() > 0);
     let terminate = "select pg_terminate_backend(pid) from pg_stat_activity where application_name like 'highwater change log%'";
     let faults: [(&str, &dyn Fn()); 7] = [
         ("its connection ended", &|| drop(database.sql(terminate).unwrap())),
@@ -124,11 +127,11 @@ fn a_database_that_fails_in_every_way_costs_time_and_nothing_else() {
         });
         let there: usize = database.one(&format!("select count(*) from {LOG}")).unwrap().parse().unwrap();
         assert!(there > expected, "{fault}: nothing was written");
-        reader.wait_until(fault, |_| ids(&out).len() >= there);
+        reader.wait_until(fault, |_| out.count() >= there);
     }
     reader.signal("TERM");
     assert!(reader.wait().status.success());
-    let report = read_on(&example, &source, &[]);
+    let report = read_on(&example, &source, &out);
     let found = Found::compare(&database, &out);
     assert_eq!((found.lost, found.repeated), (0, 0), "seed {seed}");
     let books = &report.actions["all"];
@@ -139,25 +142,71 @@ fn a_database_that_fails_in_every_way_costs_time_and_nothing_else() {
     );
 }
 
-fn start(example: &Example, source: &str, dice: &mut Dice) -> Running {
+/// Where changes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum To {
+    Files,
+    Table,
+}
+
+/// What came of them.
+struct Output {
+    to: To,
+    files: PathBuf,
+    target: Database,
+    url: String,
+}
+
+impl Output {
+    fn new(to: To, target: Database, folder: &Path) -> Self {
+        Output { to, files: folder.join("out"), url: url(&target), target }
+    }
+
+    fn arguments(&self) -> [&str; 2] {
+        match self.to {
+            To::Files => ["--out", "out"],
+            To::Table => ["--target", &self.url],
+        }
+    }
+
+    /// The ids, in the order in which they were written, as far as that can be told.
+    fn ids(&self) -> Vec<u64> {
+        match self.to {
+            To::Files => ids(&self.files),
+            To::Table => {
+                let rows = self.target.sql("select change_id from change_log_copy order by ctid").unwrap();
+                rows.iter().map(|row| row[0].as_deref().unwrap().parse().unwrap()).collect()
+            }
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self.to {
+            To::Files => self.ids().len(),
+            // Before the first reader has made it there is none.
+            To::Table => self.target.one("select count(*) from change_log_copy").map_or(0, |count| count.parse().unwrap()),
+        }
+    }
+}
+
+fn start(example: &Example, source: &str, output: &Output, dice: &mut Dice) -> Running {
     let workers = dice.pick(&["1", "2", "4"]);
     let size = dice.pick(&["1", "100", "10000"]);
-    let mut arguments = arguments(source);
+    let mut arguments = arguments(source, output);
     arguments.extend(["--report", "none", "--workers", workers, "--checkpoint-batch-size", size]);
     example.start(&arguments)
 }
 
 /// Reads what is left, until there is nothing.
-fn read_on(example: &Example, source: &str, more: &[&str]) -> Report {
-    let mut arguments = arguments(source);
+fn read_on(example: &Example, source: &str, output: &Output) -> Report {
+    let mut arguments = arguments(source, output);
     arguments.extend(["--until-idle", "2", "--report", "json"]);
-    arguments.extend(more);
     let printed = example.succeed(&arguments);
     Report::parse(printed.lines().last().unwrap_or_default()).unwrap()
 }
 
-fn arguments(source: &str) -> Vec<&str> {
-    vec!["--source", source, "--table", LOG, "--out", "out", "--checkpoint", "state"]
+fn arguments<'a>(source: &'a str, output: &'a Output) -> Vec<&'a str> {
+    [&["--source", source, "--table", LOG, "--checkpoint", "state"][..], &output.arguments()].concat()
 }
 
 /// A superuser's URL, as one types it.
@@ -175,13 +224,13 @@ struct Found {
 }
 
 impl Found {
-    fn compare(database: &Database, out: &Path) -> Found {
+    fn compare(database: &Database, output: &Output) -> Found {
         let mut times: BTreeMap<u64, u64> = BTreeMap::new();
         for row in database.sql(&format!("select id from {LOG}")).unwrap() {
             times.insert(row[0].as_deref().unwrap().parse().unwrap(), 0);
         }
         let (mut late, mut highest) = (0, 0);
-        for id in ids(out) {
+        for id in output.ids() {
             *times.get_mut(&id).unwrap_or_else(|| panic!("{id} is in the output, and was never committed")) += 1;
             late += u64::from(id < highest);
             highest = highest.max(id);

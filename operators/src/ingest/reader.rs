@@ -127,7 +127,9 @@ impl Work<'_> {
                 false => Some(Duration::ZERO),
             };
             let until = until.unwrap_or(STEP).min(STEP);
-            if !until.is_zero() {
+            // Some sources wait by themselves, and want to be asked again at once.
+            let all_idle = waiting.is_empty() && !self.turns.is_empty() && self.turns.iter().all(|turn| turn.idle);
+            if !until.is_zero() || all_idle {
                 let is_away = self.turns.iter().any(|turn| turn.away);
                 self.stats.turn(if is_away { ReaderState::Away } else { ReaderState::Waiting });
             }

@@ -56,7 +56,7 @@ impl ChangeLogReader {
             }
         };
         let (out, chunks) = unbounded();
-        let (room, doing) = (Arc::new(Semaphore::new(AHEAD)), Arc::new(Doing::new()));
+        let (room, doing) = (Arc::new(Semaphore::new(AHEAD)), Arc::new(Doing::new(description)));
         let runtime = session::runtime()?;
         let tail = Tail::new(description.clone(), partition.name.clone(), from, out, room.clone(), doing.clone(), window.clone());
         let (alive, gone) = oneshot::channel::<Infallible>();

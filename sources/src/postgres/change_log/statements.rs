@@ -8,8 +8,8 @@
 //! | Q2 | who holds a lock under which ids are drawn or rows written | after the page: whoever is not seen any more has ended |
 //! | Q3 | the gaps that lost a blocker | last: whoever has ended has written what it ever will |
 //!
-//! A page is a `COPY` of binary rows: the same rows through the extended protocol take the client half as long again. A copy takes no parameters,
-//! so they are settings of the session, set just before. The planner is told to use no sort and no sequential scan: what is left is
+//! A page is a `COPY` of binary rows, which reaches more rows a second than the extended protocol. A copy takes no parameters, so they are settings
+//! of the session, set just before. The planner is told to use no sort and no sequential scan: what is left is
 //! a scan of the index on the ids, however large the table is and whatever is known of it.
 
 use highwater_operators::Result;

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -49,21 +49,37 @@ pub(super) struct Chunk {
 }
 
 /// What the thread is doing, for whoever finds nothing.
-pub(super) struct Doing(AtomicU8);
+pub(super) struct Doing {
+    began: Instant,
+    /// When the log was asked last and had nothing, in milliseconds since then; 0 if it was not, or had something.
+    idle: AtomicU64,
+    /// How long that counts.
+    patience: Duration,
+}
 
 impl Doing {
-    pub(super) fn new() -> Self {
-        Doing(AtomicU8::new(0))
+    pub(super) fn new(description: &Description) -> Self {
+        // An answer is due after the longest wait; one that does not come says nothing.
+        let patience = longest_wait(description) + Duration::from_millis(250);
+        Doing { began: Instant::now(), idle: AtomicU64::new(0), patience }
     }
 
-    /// Whether the log was asked, and had nothing.
+    /// Whether the log was asked just now, and had nothing.
     pub(super) fn is_idle(&self) -> bool {
-        self.0.load(Ordering::Acquire) == 1
+        let at = self.idle.load(Ordering::Acquire);
+        at > 0 && self.began.elapsed() < Duration::from_millis(at) + self.patience
     }
 
     fn idle(&self, idle: bool) {
-        self.0.store(idle.into(), Ordering::Release);
+        let at = if idle { (self.began.elapsed().as_millis() as u64).max(1) } else { 0 };
+        self.idle.store(at, Ordering::Release);
     }
+}
+
+/// The longest wait between two looks.
+fn longest_wait(description: &Description) -> Duration {
+    let usual = if description.notify.is_some() { IDLE_NOTIFIED } else { IDLE };
+    description.idle.unwrap_or(usual)
 }
 
 /// Reads a log on.
@@ -189,14 +205,9 @@ impl Tail {
             }
             let is_quiet = self.read == before;
             self.doing.idle(is_quiet);
-            quiet = if is_quiet { (quiet * 2).min(self.longest_wait()) } else { SOON };
+            quiet = if is_quiet { (quiet * 2).min(longest_wait(&self.description)) } else { SOON };
             self.wait(&mut session, quiet).await?;
         }
-    }
-
-    fn longest_wait(&self) -> Duration {
-        let usual = if self.description.notify.is_some() { IDLE_NOTIFIED } else { IDLE };
-        self.description.idle.unwrap_or(usual)
     }
 
     /// Waits for a notification or until it is time to look.

@@ -175,6 +175,24 @@ fn a_new_row_is_seen_at_once_where_somebody_notifies() {
 }
 
 #[test]
+fn what_init_makes_can_be_made_twice_and_read_by_its_role() {
+    let database = Server::shared().database().unwrap();
+    database.sql("create schema audit").unwrap();
+    let role = format!("reader of {}", database.name());
+    let init = Init::table("audit.\"Change's log\"").unwrap().notify("it's news").role(&role);
+    init.apply(database.url()).unwrap();
+    init.apply(database.url()).unwrap();
+    database.sql(&format!("alter role \"{role}\" password 'secret'")).unwrap();
+    let url = database.url_of(&role.replace(' ', "%20"), "secret", "sslmode=disable").unwrap();
+    let log = PostgresChangeLog::at(&url, "audit.\"Change's log\"").notify("it's news").look_every(Duration::from_secs(3600));
+    let mut reading = Reading::start(&log, None).unwrap();
+    reading.until_idle();
+    database.sql("insert into audit.\"Change's log\" (object_type, modification_type) values ('a', 'INSERT')").unwrap();
+    reading.until("the trigger wakes the reader", |found| found.changes.len() == 1);
+    assert!(database.sql("insert into audit.\"Change's log\" (id, object_type, modification_type) values (9, 'a', 'I')").is_err());
+}
+
+#[test]
 fn a_partitioned_log_is_read_whole_also_what_is_written_straight_into_a_partition() {
     let database = Server::shared().database().unwrap();
     database
