@@ -29,6 +29,7 @@ pub mod meter;
 pub mod metrics;
 pub mod offload;
 pub mod pace;
+pub mod pools;
 pub mod position;
 #[cfg(feature = "postgres")]
 pub mod postgres;

@@ -14,6 +14,7 @@ use crate::epoch::unix_ms;
 use crate::ingest::stats::ReaderStats;
 use crate::lookup::cache::CacheStats;
 use crate::lookup::stats::LoadStats;
+use crate::pools;
 use crate::process::Process;
 
 /// What a metric is.
@@ -58,6 +59,7 @@ const SOURCE: Option<&str> = Some("source");
 const ACTION: Option<&str> = Some("action");
 const LOOKUP: Option<&str> = Some("lookup");
 const OPERATOR: Option<&str> = Some("operator");
+const POOL: Option<&str> = Some("pool");
 
 /// Changes read.
 pub const EVENTS_PROCESSED: Metric =
@@ -170,6 +172,29 @@ pub const LOOKUP_FAILED: Metric =
 /// How long origins take.
 pub const LOOKUP_DURATION: Metric =
     metric("highwater_lookup_load_duration_seconds", H, "seconds", LOOKUP, "How long an attempt to ask the origin takes");
+/// Pooled connections in use.
+pub const POOL_ACTIVE: Metric = metric("highwater_pool_active_connections", G, "", POOL, "Connections given out by the pool");
+/// Pooled connections ready.
+pub const POOL_IDLE: Metric = metric("highwater_pool_idle_connections", G, "", POOL, "Connections of the pool that are ready");
+/// Who waits for a connection.
+pub const POOL_WAITING: Metric =
+    metric("highwater_pool_waiting_calls", G, "", POOL, "Calls that wait for a connection of the pool");
+/// How much of a pool is in use.
+pub const POOL_UTILISATION: Metric = metric(
+    "highwater_pool_utilisation",
+    G,
+    "",
+    POOL,
+    "Share of the connections the pool may have which are in use, 0 to 1; about 0.7 is well sized",
+);
+/// Connections opened.
+pub const POOL_OPENED: Metric = metric("highwater_pool_opened_total", C, "", POOL, "Connections that the pool has opened");
+/// Connections not opened.
+pub const POOL_ERRORS: Metric =
+    metric("highwater_pool_errors_total", C, "", POOL, "Attempts of the pool to open a connection that failed");
+/// How long opening takes.
+pub const POOL_CONNECT: Metric =
+    metric("highwater_pool_connect_mean_seconds", G, "seconds", POOL, "What opening a connection of the pool takes on average");
 /// The run.
 pub const GENERATION: Metric = metric("highwater_generation", G, "", None, "Number of this run of the pipeline");
 
@@ -233,6 +258,13 @@ pub const ALL: &[&Metric] = &[
     &LOOKUP_LOADS,
     &LOOKUP_FAILED,
     &LOOKUP_DURATION,
+    &POOL_ACTIVE,
+    &POOL_IDLE,
+    &POOL_WAITING,
+    &POOL_UTILISATION,
+    &POOL_OPENED,
+    &POOL_ERRORS,
+    &POOL_CONNECT,
     &GENERATION,
     &PROCESSES,
     &HEARTBEAT_AGE,
@@ -299,6 +331,19 @@ impl Metrics {
         self.collect_lookups(process);
         self.collect_readers(process);
         self.collect_process(process);
+        self.collect_pools();
+    }
+
+    fn collect_pools(&self) {
+        for (pool, status) in pools::all() {
+            self.gauge(&POOL_ACTIVE, &pool).set(status.active as f64);
+            self.gauge(&POOL_IDLE, &pool).set(status.idle as f64);
+            self.gauge(&POOL_WAITING, &pool).set(status.waiting as f64);
+            self.gauge(&POOL_UTILISATION, &pool).set(status.utilisation());
+            self.counter(&POOL_OPENED, &pool).absolute(status.opened);
+            self.counter(&POOL_ERRORS, &pool).absolute(status.errors);
+            self.gauge(&POOL_CONNECT, &pool).set(status.time_to_connect().as_secs_f64());
+        }
     }
 
     fn collect_lookups(&self, process: &Process) {

@@ -13,10 +13,12 @@ use highwater::operators::in_flight::InFlight;
 use highwater::operators::ingest::source::PartitionName;
 use highwater::operators::ingest::{Batch, Partition, Read, Reader, Rejected, Source};
 use highwater::operators::metrics::{ALL, Kind};
+use highwater::operators::postgres::{Pool, PoolConfig};
 use highwater::operators::{Position, ResumeToken};
 use highwater::prelude::*;
 use highwater::run::Control;
 use highwater::settings::Settings;
+use highwater::testing::postgres;
 use tokio::sync::Semaphore;
 
 /// Changes, a broken line among them and each tenth a duplicate; it does not end.
@@ -72,6 +74,41 @@ impl Reader for EndlessReader {
     }
 }
 
+/// A pool that has failed to connect, has a connection in use and one ready, and is waited for; for as long as what it returns is kept.
+fn pool_in_every_state() -> impl Drop {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let database = postgres::Server::shared().database().unwrap();
+    let line = postgres::Proxy::to_server(postgres::Server::shared()).unwrap();
+    runtime.block_on(async {
+        let config = PoolConfig { min_connections: 0, max_connections: 1, ..PoolConfig::default() };
+        let pools = [(); 2].map(|()| Pool::new(&line.url(database.url()), config, "metrics").unwrap());
+        line.cut();
+        let first = pools[0].clone();
+        let failing = tokio::spawn(async move { first.get().await.map(drop) });
+        web::wait("a failure to connect", || pools[0].status().away.then_some(()));
+        line.mend();
+        failing.await.unwrap().unwrap();
+        let held = pools[1].get().await.unwrap();
+        let second = pools[1].clone();
+        tokio::spawn(async move {
+            loop {
+                // Waits, for what is held is not given back; keeps the others alive with it.
+                let _ = (second.get().await, &pools, &held, &line);
+            }
+        });
+    });
+    Kept(Some(runtime))
+}
+
+/// Ends its tasks without waiting for them.
+struct Kept(Option<tokio::runtime::Runtime>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.0.take().expect("it is there until now").shutdown_background();
+    }
+}
+
 /// Goal: no metric of the list is forgotten anywhere. Method: a pipeline in which everything happens that one counts, asked by
 /// HTTP until each metric has a value above nothing; run twice, the first time crashed, so that something is read again.
 #[test]
@@ -121,6 +158,7 @@ fn every_metric_of_the_list_is_really_updated() {
     support::start(&settings, &build, crashed).end().expect("a crash is no error");
     door.add_permits(600);
 
+    let _pool = pool_in_every_state();
     let running = support::start(&settings, &build, Control::default());
     let url = web::monitor(&data);
     let mut seen = std::collections::BTreeSet::new();

@@ -132,7 +132,8 @@ fn files_that_come_are_read_by_the_process_they_fall_to() {
     let input = folder.path().join("input");
     std::fs::create_dir_all(&input).unwrap();
     let write = |file: u32| {
-        let line = |n| format!("{{\"id\":\"f{file}-{n}\",\"key\":\"k{n}\",\"table\":\"t\",\"op\":\"c\",\"ts_ms\":1,\"after\":{{}}}}\n");
+        let line =
+            |n| format!("{{\"id\":\"f{file}-{n}\",\"key\":\"k{n}\",\"table\":\"t\",\"op\":\"c\",\"ts_ms\":1,\"after\":{{}}}}\n");
         std::fs::write(input.join(format!("{file}.jsonl")), (0..20).map(line).collect::<String>()).unwrap();
     };
     write(0);
@@ -164,15 +165,18 @@ fn process_0_tells_of_all_processes_while_they_run() {
     let build = support::build(move |flow| {
         let gate = gate.clone();
         flow.source(Generator::new(1).changes(400).partitions(6).keys(100))
-            .fan_out([action("waits", run(move |_| {
-                let gate = gate.clone();
-                async move {
-                    while !gate.load(Ordering::Acquire) {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
+            .fan_out([action(
+                "waits",
+                run(move |_| {
+                    let gate = gate.clone();
+                    async move {
+                        while !gate.load(Ordering::Acquire) {
+                            tokio::time::sleep(Duration::from_millis(5)).await;
+                        }
+                        Ok(())
                     }
-                    Ok(())
-                }
-            }))])
+                }),
+            )])
             .checkpoint(Checkpoint::every(millis(5)).in_store(store.clone()));
         Ok(())
     });
@@ -216,10 +220,13 @@ fn requests_of_people_are_taken_by_the_process_that_owns_the_key() {
     let build = support::build(move |flow| {
         let well = well.clone();
         flow.source(Script { input: input.clone(), seed: 1 })
-            .fan_out([action("all", run(move |_| {
-                let well = well.load(Ordering::Acquire);
-                async move { if well { Ok(()) } else { Err(Error::park("not now")) } }
-            }))])
+            .fan_out([action(
+                "all",
+                run(move |_| {
+                    let well = well.load(Ordering::Acquire);
+                    async move { if well { Ok(()) } else { Err(Error::park("not now")) } }
+                }),
+            )])
             .checkpoint(Checkpoint::every(millis(5)).in_store(of_build.clone()));
         Ok(())
     });

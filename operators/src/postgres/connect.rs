@@ -13,6 +13,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Mutex;
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -31,10 +32,18 @@ pub(super) struct Opener {
     /// How long opening may take, and how long a silence on a connection in use may last if the server answers nobody.
     pub patience: Duration,
     /// Connections in use. With none, silence means nothing.
-    pub in_use: Arc<AtomicUsize>,
+    in_use: Arc<AtomicUsize>,
+    pulse: Arc<Pulse>,
 }
 
+/// When the server was last asked whether it answers, and whether it did. Connections that fall silent together ask once.
+type Pulse = Mutex<Option<(Instant, bool)>>;
+
 impl Opener {
+    pub(super) fn new(url: &Url, purpose: &str, patience: Duration, in_use: Arc<AtomicUsize>) -> Opener {
+        Opener { url: url.clone(), purpose: purpose.to_owned(), patience, in_use, pulse: Arc::default() }
+    }
+
     /// Opens a connection; its task ends with it. Notifications go where they are wanted.
     pub(super) async fn open(&self, notifications: Option<Sender<Notification>>) -> Result<(Client, JoinHandle<()>)> {
         let config = self.url.config(&self.purpose)?;
@@ -61,10 +70,22 @@ impl Opener {
         Ok((client, tokio::spawn(driver.run())))
     }
 
-    /// Whether the server answers: any answer will do, a refusal too.
-    async fn answers(&self, limit: Duration) -> bool {
-        let opener = Opener { patience: limit, purpose: format!("{} (does it answer?)", self.purpose), ..self.clone() };
-        let (Ok(config), Ok(tls)) = (opener.url.config(&opener.purpose), opener.url.tls().connector()) else { return true };
+    /// Whether the server has answered since then, or does so within the limit: any answer will do, a refusal too.
+    async fn answers(&self, since: Instant, limit: Duration) -> bool {
+        let mut pulse = self.pulse.lock().await;
+        match *pulse {
+            Some((asked, answered)) if asked >= since => return answered,
+            _ => {}
+        }
+        let asked = Instant::now();
+        let answered = self.ask(limit).await;
+        *pulse = Some((asked, answered));
+        answered
+    }
+
+    async fn ask(&self, limit: Duration) -> bool {
+        let purpose = format!("{} (does it answer?)", self.purpose);
+        let (Ok(config), Ok(tls)) = (self.url.config(&purpose), self.url.tls().connector()) else { return true };
         let tried = async {
             match tls {
                 Some(tls) => config.connect(tls).await.map(drop),
@@ -113,15 +134,16 @@ where
             if self.opener.in_use.load(Ordering::Relaxed) == 0 {
                 continue;
             }
+            // Asked by a task of its own, whose steps do not wake this one: it would take them for signs of life.
             let opener = self.opener.clone();
-            let answers = pin!(opener.answers(half));
-            match self.work_until(answers).await {
-                Some((true, _)) => {}
-                // Something came meanwhile after all.
-                Some((false, true)) => {}
-                Some((false, false)) => {
-                    tracing::warn!(database = %opener.url, purpose = opener.purpose,
-                        "the database has not answered for {:?}; the connection is given up", opener.patience);
+            let silent_since = Instant::now() - half;
+            let asked = pin!(tokio::spawn(async move { opener.answers(silent_since, half).await }));
+            match self.work_until(asked).await {
+                // It answers others, or something has come here after all.
+                Some((Ok(true), _) | (_, true)) => {}
+                Some(_) => {
+                    let (database, patience) = (&self.opener.url, self.opener.patience);
+                    tracing::warn!(%database, purpose = self.opener.purpose, "no answer for {patience:?}: the connection is given up");
                     return;
                 }
                 None => return,

@@ -3,6 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::JoinHandle;
@@ -34,12 +35,15 @@ impl Connection {
     /// Of kind *retry* if the server is away or does not answer within the URL's `connect_timeout`; of kind *stop* if it refuses for good (wrong
     /// password, no such database).
     pub async fn open(url: &Url, purpose: &str) -> Result<Connection> {
-        let opener = Opener {
-            url: url.clone(),
-            purpose: purpose.to_owned(),
-            patience: url.connect_timeout(),
-            in_use: Arc::new(AtomicUsize::new(1)),
-        };
+        Self::open_within(url, purpose, url.connect_timeout()).await
+    }
+
+    /// Opens one within `patience`, which counts later too: no call hangs longer than that if the server answers nobody.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_within(url: &Url, purpose: &str, patience: Duration) -> Result<Connection> {
+        let opener = Opener::new(url, purpose, patience, Arc::new(AtomicUsize::new(1)));
         let (sender, notifications) = channel(NOTIFICATIONS_MAX);
         let (client, task) = opener.open(Some(sender)).await?;
         let mut connection = Connection { client, backend_pid: 0, notifications, task };

@@ -111,7 +111,7 @@ fn without_code(error: &tokio_postgres::Error) -> (ErrorKind, &'static str) {
         (Stop, "the database's answer is not what was asked for: look at the types of the columns")
     } else if starts("authentication") || starts("invalid con") {
         (Stop, "one cannot log in like this: look at user, password, channel_binding and pg_hba.conf")
-    } else if starts("error performing TLS") && !io_of(error).is_some_and(|io| io.kind() != io::ErrorKind::InvalidData) {
+    } else if starts("error performing TLS") && io_of(error).is_none_or(|io| io.kind() == io::ErrorKind::InvalidData) {
         (Stop, "TLS cannot be used with this server: look at sslmode and sslrootcert")
     } else {
         (Retry, "the database cannot be reached or the connection to it was lost")

@@ -2,7 +2,7 @@
 //! [`failed`] says of every error what it means for the work.
 //!
 //! A server that is away, restarted, frozen or behind a cut line is noticed and outlived: a connection that gets no answer is closed, so that
-//! what waits on it fails with an error that says *try again* ([`connect`](self::connect)), and a pool opens new ones by itself.
+//! what waits on it fails with an error that says *try again*, and a pool opens new ones by itself.
 
 mod connect;
 mod connection;
@@ -13,9 +13,10 @@ mod pool;
 mod tls;
 mod url;
 
+pub use crate::pools::PoolStatus;
 pub use connection::Connection;
 pub use failure::{failed, is_away};
 pub use name::{Table, quote, quote_text};
-pub use pool::{Pool, PoolConfig, PoolStatus, PooledClient};
+pub use pool::{Pool, PoolConfig, PooledClient};
 pub use tls::SslMode;
 pub use url::{CONNECT_TIMEOUT, Url};

@@ -303,5 +303,4 @@ fn refuse(why: &str) -> Error {
 }
 
 #[cfg(test)]
-#[path = "url_tests.rs"]
 mod tests;

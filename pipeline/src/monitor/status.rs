@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
 use comfy_table::{CellAlignment, Table, presets};
+use highwater_operators::pools::PoolStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::counted;
@@ -45,6 +46,9 @@ pub struct Status {
     pub rates: Rates,
     /// Lookups of this run.
     pub cache: CacheCounts,
+    /// Pools of connections, by purpose.
+    #[serde(default)]
+    pub pools: BTreeMap<String, Pool>,
     /// Changes read by this run.
     pub read_now: u64,
     /// Changes this run read that an earlier run had read already.
@@ -75,6 +79,30 @@ pub struct Rates {
     pub read: f64,
     /// Changes delivered per second, by action.
     pub delivered: BTreeMap<String, f64>,
+}
+
+/// How a pool of connections stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pool {
+    /// Connections given out.
+    pub active: usize,
+    /// Connections ready.
+    pub idle: usize,
+    /// Calls that wait for one.
+    pub waiting: usize,
+    /// The most connections there may be.
+    pub max_connections: usize,
+    /// Attempts to open one that failed, since the start.
+    pub errors: u64,
+    /// Whether the last attempt to open one failed.
+    pub away: bool,
+}
+
+impl From<PoolStatus> for Pool {
+    fn from(status: PoolStatus) -> Self {
+        let PoolStatus { active, idle, waiting, max_connections, errors, away, .. } = status;
+        Pool { active, idle, waiting, max_connections, errors, away }
+    }
 }
 
 /// The books of the whole pipeline.
@@ -160,6 +188,14 @@ impl Status {
         if lookups > 0 {
             let rate = 100.0 * self.cache.hits as f64 / lookups as f64;
             let _ = writeln!(text, "lookups    {}, hit rate {rate:.1} %", count(lookups));
+        }
+        for (purpose, pool) in &self.pools {
+            let away = if pool.away { "; the last attempt to open one failed" } else { "" };
+            let Pool { active, idle, waiting, max_connections, .. } = pool;
+            let _ = writeln!(
+                text,
+                "pool       {purpose}: {active} of {max_connections} connections in use, {idle} ready, {waiting} waited for{away}"
+            );
         }
         if !self.books.balanced {
             let _ = writeln!(text, "books      DO NOT BALANCE");

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use highwater_operators::epoch::unix_ms;
+use highwater_operators::pools;
 use highwater_operators::process::Process;
 use highwater_operators::why::Why;
 use parking_lot::Mutex;
@@ -153,6 +154,7 @@ impl Watched {
             cache: totals.into(),
             read_now: totals.changes_read,
             replayed: totals.replayed,
+            pools: pools::all().into_iter().map(|(purpose, pool)| (purpose, pool.into())).collect(),
             books,
         }
     }

@@ -40,6 +40,9 @@ mod barrier;
 mod calls;
 mod input;
 
+#[cfg(feature = "postgres")]
+pub use highwater_operators::testing::postgres;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;

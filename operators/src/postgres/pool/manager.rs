@@ -1,13 +1,12 @@
 //! How a pool's connections are opened, and asked whether they still live.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, Metrics, RecycleError, RecycleResult};
 use deadpool_postgres::ClientWrapper;
 
-use super::status::Counts;
+use super::counts::Counts;
 use crate::postgres::connect::Opener;
 use crate::{Error, Result};
 
@@ -31,11 +30,15 @@ impl managed::Manager for Manager {
         let began = Instant::now();
         match self.opener.open(None).await {
             Ok((client, task)) => {
-                self.counts.opened(began.elapsed());
+                if self.counts.opened(began.elapsed()) {
+                    tracing::info!(database = %self.opener.url, purpose = self.opener.purpose, "the database is back");
+                }
                 Ok(ClientWrapper::new(client, task))
             }
             Err(error) => {
-                self.counts.errors.fetch_add(1, Ordering::Relaxed);
+                if self.counts.failed() {
+                    tracing::warn!(purpose = self.opener.purpose, %error, "the database is away; it is tried again");
+                }
                 Err(error)
             }
         }

@@ -1,24 +1,25 @@
 //! Pools: connections that are shared in turn, kept ready, replaced when they are lost.
 
+mod counts;
 mod keeper;
 mod manager;
-mod status;
 
 use std::ops::{Deref, DerefMut};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use deadpool::managed::{self, PoolError, QueueMode, TimeoutType, Timeouts};
 use deadpool_postgres::ClientWrapper;
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
+use self::counts::Counts;
 use self::manager::Manager;
-use self::status::Counts;
-pub use self::status::PoolStatus;
 use super::connect::Opener;
 use super::url::Url;
 use crate::guard::backoff::Backoff;
+use crate::pools::{self, PoolStatus, Shown};
 use crate::{Error, ErrorKind, Result};
 
 /// How many connections a pool has, and how long it waits.
@@ -92,8 +93,7 @@ impl Pool {
     pub fn new(url: &Url, config: PoolConfig, purpose: &str) -> Result<Pool> {
         let config = config.check()?;
         let in_use = Arc::new(AtomicUsize::new(0));
-        let opener =
-            Opener { url: url.clone(), purpose: purpose.to_owned(), patience: config.connection_timeout, in_use: in_use.clone() };
+        let opener = Opener::new(url, purpose, config.connection_timeout, in_use.clone());
         let counts = Arc::new(Counts::default());
         let manager = Manager { opener, counts: counts.clone() };
         let pool = managed::Pool::builder(manager)
@@ -103,7 +103,7 @@ impl Pool {
             .queue_mode(QueueMode::Lifo)
             .build()
             .map_err(|error| Error::stop("the pool cannot be made").because(error))?;
-        Ok(Pool(Arc::new(Inner {
+        let inner = Arc::new(Inner {
             pool,
             config: Mutex::new(config),
             counts,
@@ -111,7 +111,10 @@ impl Pool {
             kept: AtomicBool::new(false),
             what: format!("a connection to {url} for {purpose}"),
             password_may_change: url.password_may_change(),
-        })))
+        });
+        let shown: Weak<Inner> = Arc::downgrade(&inner);
+        pools::show(purpose, shown);
+        Ok(Pool(inner))
     }
 
     /// A connection, given back when it is dropped. While the server is away this tries again, with back-off, until `connection_timeout` is over.
@@ -127,18 +130,13 @@ impl Pool {
         let mut failed = 0;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            let error = match self.0.pool.timeout_get(&timeouts(left)).await {
-                Ok(object) => return Ok(PooledClient::new(object, self.0.in_use.clone())),
-                Err(PoolError::Backend(error)) => error,
-                Err(PoolError::Timeout(TimeoutType::Wait)) => {
-                    return Err(Error::retry(format!(
-                        "{} was not free within {limit:?}: all {} are in use; raise max_connections, or hold them for less long",
-                        self.0.what,
-                        self.0.pool.status().max_size
-                    )));
-                }
-                Err(PoolError::Closed) => return Err(Error::stop(format!("{}: the pool was closed", self.0.what))),
-                Err(error) => Error::retry(format!("{} was not made within {limit:?}: {error}", self.0.what)),
+            // The limits of the pool's own hold for each of several connections that it tries; this one for all of them.
+            let got = timeout(left + Duration::from_millis(5), self.0.pool.timeout_get(&timeouts(left))).await;
+            let error = match got {
+                Ok(Ok(object)) => return Ok(PooledClient::new(object, self.0.in_use.clone())),
+                Ok(Err(PoolError::Backend(error))) => error,
+                Ok(Err(PoolError::Timeout(TimeoutType::Wait))) => return Err(self.0.none_free(limit)),
+                Ok(Err(_)) | Err(_) => return Err(self.0.no_answer(limit)),
             };
             failed += 1;
             let wait = BACKOFF.wait(failed).min(limit / 4);
@@ -161,7 +159,22 @@ impl Pool {
 
     /// How it stands.
     pub fn status(&self) -> PoolStatus {
-        PoolStatus::of(&self.0)
+        self.0.status()
+    }
+}
+
+impl Inner {
+    fn none_free(&self, limit: Duration) -> Error {
+        let max = self.pool.status().max_size;
+        let what = &self.what;
+        Error::retry(format!(
+            "{what} was not free within {limit:?}: all {max} are in use; raise max_connections, or hold each for less long"
+        ))
+    }
+
+    fn no_answer(&self, limit: Duration) -> Error {
+        let what = &self.what;
+        Error::retry(format!("{what} was not to be had within {limit:?}: the server does not answer; look whether it runs"))
     }
 }
 

@@ -8,23 +8,26 @@ use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
-/// Waits for the end of its input, that is of its parent, however that ends; then stops the server, frozen or not, and removes its folder.
-/// It asks whose the process is, for a number may have been given to another one since.
+/// Waits for the end of its input, that is of its parent, however that ends; then ends whatever runs on its folder, frozen or not, and removes
+/// it. That may be a copy of the template half-way, or a server that has not yet written its number anywhere; so processes are known
+/// by their arguments. The pattern comes by standard input, or grep would find itself.
 const WATCHDOG: &str = r#"
 trap '' INT TERM HUP
 read -r _
-pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
-if [ -n "$pid" ] && tr '\0' ' ' < "/proc/$pid/cmdline" 2>/dev/null | grep -qF "$1/data"; then
-    kill -QUIT "$pid"
-    kill -CONT "$pid"
-    n=0
-    while kill -0 "$pid" 2>/dev/null && ! grep -q '^State:.Z' "/proc/$pid/status" 2>/dev/null; do
-        n=$((n + 1))
-        [ "$n" -lt 1000 ] || kill -KILL "$pid"
-        sleep 0.01
-    done
-fi
-rm -rf "$1"
+n=0
+while [ -e "$1" ] && [ "$n" -lt 1200 ]; do
+    n=$((n + 1))
+    ours=$(printf '%s' "$1/data" | grep -laFf - /proc/[0-9]*/cmdline 2>/dev/null | tr -dc '0-9\n')
+    if [ -z "$ours" ]; then
+        rm -rf "$1"
+    elif [ "$n" -lt 400 ]; then
+        kill -QUIT $ours
+        kill -CONT $ours
+    else
+        kill -KILL $ours
+    fi
+    [ ! -e "$1" ] || sleep 0.03
+done
 "#;
 
 /// Starts the watchdog of the server in `folder`. It acts when its input is closed.

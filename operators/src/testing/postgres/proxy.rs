@@ -44,7 +44,10 @@ impl Proxy {
         let address = listener.local_addr().map_err(failed)?;
         let (line, watched) = watch::channel(Line { state: State::Open, delay: Duration::ZERO });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let listener = runtime.block_on(async { TcpListener::from_std(listener) }).map_err(failed)?;
+        let listener = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener).map_err(failed)?
+        };
         std::thread::Builder::new()
             .name("proxy".into())
             .spawn(move || runtime.block_on(serve(listener, target, watched)))

@@ -276,12 +276,14 @@ fn wait_for(postmaster: &mut Child) -> Result {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Closing its input lets the watchdog act.
+        if let Some(mut postmaster) = self.postmaster.lock().take() {
+            let pid = [postmaster.id()];
+            // At once and without writing; it ends those it has started, frozen ones too.
+            let _ = signal("QUIT", &pid).and_then(|()| signal("CONT", &pid)).and_then(|()| wait_for(&mut postmaster));
+        }
+        // Closing its input lets the watchdog remove the folder.
         if let Some(mut watchdog) = self.watchdog.lock().take() {
             drop(watchdog.stdin.take());
-            if let Some(mut postmaster) = self.postmaster.lock().take() {
-                let _ = postmaster.wait();
-            }
             let _ = watchdog.wait();
         }
     }
