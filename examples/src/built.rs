@@ -139,6 +139,15 @@ impl Running {
         self.child.id()
     }
 
+    /// Whether it has come to an end.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be asked.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be asked").is_some()
+    }
+
     /// What it has said of itself up to now.
     pub fn stderr(&self) -> String {
         fs::read_to_string(&self.printed[1]).unwrap_or_default()

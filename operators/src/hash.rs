@@ -14,6 +14,7 @@ use crate::position::PartitionId;
 #[derive(Clone, Debug)]
 pub struct ChangeHasher {
     keyed: SipHasher13,
+    state_id: u128,
     /// Whether ids are unique across partitions (declared), or only within one.
     global_ids: Arc<[AtomicBool]>,
 }
@@ -26,7 +27,13 @@ impl ChangeHasher {
     pub fn new(state_id: u128, global_ids: Vec<bool>) -> Self {
         let room = std::iter::repeat_n(false, NEW_PARTITIONS_MAX);
         let global_ids = global_ids.into_iter().chain(room).map(AtomicBool::new).collect();
-        ChangeHasher { keyed: SipHasher13::new_with_keys(state_id as u64, (state_id >> 64) as u64), global_ids }
+        let keyed = SipHasher13::new_with_keys(state_id as u64, (state_id >> 64) as u64);
+        ChangeHasher { keyed, state_id, global_ids }
+    }
+
+    /// The random number of the checkpoint that every hash is keyed with.
+    pub fn state_id(&self) -> u128 {
+        self.state_id
     }
 
     /// Declares of a partition that is new whether its ids hold beyond it. `false`: there is no room for one more in this run.

@@ -288,7 +288,7 @@ impl<'s> Changes<'s> {
         let mut nodes = Vec::new();
         for spec in actions {
             let spec = flow.site.tuning.action(spec);
-            let detail = spec.cut_back_sink().map(|sink| sink.place()).unwrap_or_default();
+            let detail = spec.place().unwrap_or_default();
             nodes.push(flow.add(Kind::Action, spec.name(), detail, vec![node]));
             let planned = flow.running().and_then(|(running, _)| running.plan.actions.get(spec.name()).cloned());
             specs.push(planned.unwrap_or_else(|| Arc::new(spec)));

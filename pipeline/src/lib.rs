@@ -39,6 +39,8 @@ pub mod settings;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "postgres")]
+pub mod tool;
 
 pub use embed::{Started, start};
 pub use flow::{Built, Changes, Checkpoint, Flow, Outcomes};
@@ -51,6 +53,8 @@ pub use program::{Exit, main, main_with, program};
 /// Everything a pipeline's file needs.
 pub mod prelude {
     pub use crate::flow::{Changes, Checkpoint, Flow, Outcomes};
+    #[cfg(feature = "postgres")]
+    pub use crate::input::PostgresChangeLog;
     pub use crate::input::{Channel, Csv, Envelope, Feed, Generator, JsonLines, OnReject, env, hours, millis, minutes, seconds};
     pub use highwater_operators::action::{Action, BatchAction, BoxFuture, Delivery, action, batch, run};
     pub use highwater_operators::dedup::Dedup;
@@ -59,6 +63,8 @@ pub mod prelude {
     pub use highwater_operators::{Change, Error, Operation, Result, Row, Value};
     #[cfg(feature = "postgres")]
     pub use highwater_operators::{checkpoint::postgres::PostgresCheckpointStore, postgres::PoolConfig};
+    #[cfg(feature = "postgres")]
+    pub use highwater_sinks::PostgresTable;
     pub use highwater_sinks::{Line, Stdout};
 }
 

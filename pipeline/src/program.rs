@@ -23,6 +23,14 @@ use crate::settings::{ReportKind, Settings};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit(u8);
 
+impl Exit {
+    /// An end with this code.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn with(code: u8) -> Self {
+        Exit(code)
+    }
+}
+
 impl Termination for Exit {
     fn report(self) -> ExitCode {
         ExitCode::from(self.0)

@@ -6,6 +6,7 @@
 
 mod control;
 mod form;
+mod idle;
 mod open;
 mod progress;
 mod requests;
@@ -114,9 +115,12 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
     drop(monitor);
     process.keeper.close();
     process.sink_writer.close();
-    process.close();
     // Of several processes, one that has failed must be gone before the next run begins, whatever hangs.
     opened.join((process.cluster.place().has_others() && !is_whole).then_some(LAST));
+    if is_whole {
+        process.drop_outcomes();
+    }
+    process.close();
     control.detach();
     runtime.shutdown_timeout(Duration::from_millis(100));
     // Only now: nothing of this run is under way any more.
@@ -231,6 +235,7 @@ fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) ->
 /// Waits for the end: draws progress, passes requests on, bounds the drain. Returns whether all was finished.
 fn watch(process: &Arc<Process>, settings: &Settings, opened: &Opened, workers: &Workers, mut asked: bool) -> bool {
     let bar = progress::Progress::start(process, settings, opened);
+    let mut idle = idle::Idle::new(settings.until_idle);
     let mut stopping_since = None;
     let mut ticks = 0u32;
     let tick = |asked| Duration::from_millis(if asked { 1 } else { 50 });
@@ -250,6 +255,9 @@ fn watch(process: &Arc<Process>, settings: &Settings, opened: &Opened, workers: 
             crate::log::tell_left_out(false);
         }
         bar.update();
+        if !process.is_stopping() && idle.is_long(process) {
+            process.stop();
+        }
         if process.is_stopping() {
             let since = *stopping_since.get_or_insert_with(std::time::Instant::now);
             if since.elapsed() > settings.drain_timeout() {

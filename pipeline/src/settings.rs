@@ -43,6 +43,8 @@ pub struct Settings {
     pub in_flight_changes: u64,
     /// MiB of changes that may be under way at once.
     pub in_flight_mib: u64,
+    /// The run drains, saves and ends once nothing came and nothing was under way for so long; `None`: it waits for more.
+    pub until_idle: Option<Duration>,
     /// Seconds to finish what is under way when asked to stop.
     pub drain_timeout: u64,
     /// What is printed at the end.
@@ -87,6 +89,7 @@ impl Default for Settings {
             checkpoint_interval: None,
             in_flight_changes: 8_192,
             in_flight_mib: 64,
+            until_idle: None,
             drain_timeout: 10,
             report: ReportKind::None,
             no_progress: true,

@@ -50,8 +50,22 @@ fn crash_and_resume(seed: u64, failpoint: &'static str) -> usize {
             failpoint::SAVE_SYNCED | failpoint::SAVE_COMMITTED => rng.random_range(1..4),
             _ => rng.random_range(1..25),
         };
-        let report = support::run_and_crash(&settings(&whole, &mut rng), &build, failpoint, passage).expect("no error");
-        crashes += usize::from(!report.ended);
+        let passage = if failpoint.starts_with("target.") { 1 } else { passage };
+        if passage == 1 {
+            // So that a run finds something in the target when it begins.
+            let committed = failpoint::TRANSACTION_COMMITTED;
+            let report = support::run_and_crash(&settings(&whole, &mut rng), &build, committed, rng.random_range(2..12));
+            crashes += usize::from(!report.expect("no error").ended);
+            whole.record.next_run();
+        }
+        match support::run_and_crash(&settings(&whole, &mut rng), &build, failpoint, passage) {
+            Ok(report) => crashes += usize::from(!report.ended),
+            // At its start it leaves with an error; nothing has been read.
+            Err(error) => {
+                assert!(error.to_string().ends_with("crashed"), "{error}");
+                crashes += 1;
+            }
+        }
         whole.record.next_run();
         check_mark(&whole, &mut mark);
     }
@@ -117,10 +131,14 @@ macro_rules! crashes {
 }
 
 crashes! {
+    after_the_generation_was_raised_in_a_target: TARGET_RAISED,
+    after_outcomes_were_taken_over: TARGET_TAKEN_OVER,
     after_a_reader_handed_over_a_batch: READER_SENT,
     after_ingest_emitted_a_batch: INGEST_EMITTED,
     after_dedup_let_a_batch_pass: DEDUP_PASSED,
     after_calls_were_handed_over: ACTION_DISPATCHED,
+    before_a_transaction: TRANSACTION_BEGINS,
+    after_a_transaction_was_committed: TRANSACTION_COMMITTED,
     after_an_answer_and_before_its_note: ACTION_ANSWERED,
     before_a_group_is_committed: GROUP_BEFORE_COMMIT,
     after_a_group_was_committed: GROUP_COMMITTED,

@@ -72,7 +72,9 @@ fn crash_and_resume(seed: u64, failpoint: &'static str) -> usize {
         let reports = end_all(start_with(&settings, &whole.folder, &build, &controls));
         let lost = reports.iter().filter_map(|report| report.as_ref().err()).map(|error| error.to_string());
         for sentence in lost {
-            assert!(sentence.contains("is lost: its connection has ended"), "{sentence}");
+            // One that crashes while it opens says so itself.
+            let fits = sentence.contains("is lost: its connection has ended") || sentence.ends_with("crashed");
+            assert!(fits, "{sentence}");
         }
         crashes += usize::from(reports.iter().any(|report| !report.as_ref().is_ok_and(|report| report.ended)));
         whole.record.next_run();
@@ -124,7 +126,7 @@ fn plain(store: &Together, name: &'static str, slow: bool) -> Build {
 }
 
 fn two(folder: &TempDir) -> Settings {
-    Settings { processes: 2, gather_timeout: Duration::from_millis(1500), ..support::settings(folder.path().join("data"), 1) }
+    Settings { processes: 2, gather_timeout: Duration::from_secs(3), ..support::settings(folder.path().join("data"), 1) }
 }
 
 fn errors(reports: Vec<highwater::Result<highwater::report::Report>>) -> Vec<String> {
@@ -158,7 +160,7 @@ fn who_does_not_fit_is_refused_with_a_reason() {
         let member = support::start(&Settings { process: 1, ..member }, its, Control::default());
         [leader.end().unwrap_err().to_string(), member.end().unwrap_err().to_string()]
     };
-    let missing = "did not come within 1s 500ms (gather_timeout)";
+    let missing = "did not come within 3s (gather_timeout)";
     let [leader, member] = both(Settings { workers: Some(2), ..settings.clone() }, &build);
     assert!(leader.contains(missing) && leader.contains("process 1 (127.0.0.1:"), "{leader}");
     assert!(member.contains("it has 2 workers, and process 0 has 1: say --workers alike everywhere"), "{member}");

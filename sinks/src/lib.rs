@@ -2,8 +2,12 @@
 
 pub mod jsonl;
 pub mod line;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod stdout;
 
 pub use jsonl::JsonLinesFiles;
 pub use line::Line;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresTable;
 pub use stdout::Stdout;

@@ -6,6 +6,8 @@ pub mod csv_table;
 pub mod envelope;
 pub mod generator;
 pub mod jsonl;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 
 pub use channel::{Channel, ChannelSource, Feed, Receipt};
 pub use csv_changes::CsvChanges;
@@ -13,3 +15,5 @@ pub use csv_table::CsvTable;
 pub use envelope::Envelope;
 pub use generator::Generator;
 pub use jsonl::{JsonLinesSource, OnReject};
+#[cfg(feature = "postgres")]
+pub use postgres::change_log::PostgresChangeLog;

@@ -21,7 +21,7 @@ fn read_all(source: &CsvChanges, from: Option<&ResumeToken>) -> Option<All> {
         match reader.read(&mut batch).expect("a file in memory can be read") {
             Read::Some => {}
             Read::End => return Some(all),
-            Read::Idle(_) => unreachable!("a file does not idle"),
+            Read::Idle(_) | Read::Away(_) => unreachable!("a file does not idle"),
         }
         all.changes.append(&mut batch.changes);
         all.rejected.extend(batch.rejected.into_iter().map(|rejected| rejected.why));

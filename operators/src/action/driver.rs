@@ -19,6 +19,7 @@ use crate::action::handover::Handover;
 use crate::action::operator::park;
 use crate::action::spec::{ActionSpec, Kind};
 use crate::action::stats::ActionStats;
+use crate::action::transactional::{Receipt, Shared};
 use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::store::{Cause, Note, Outcome, ParkedId, Resolution, Resolved};
 use crate::clock::Elapsed;
@@ -52,6 +53,8 @@ pub(crate) struct Called {
     pub attempt: u32,
     /// Held until the outcome is durable.
     pub permit: Option<OwnedSemaphorePermit>,
+    /// Of a transactional action: to be settled when the outcome is durable.
+    pub receipt: Option<Receipt>,
 }
 
 /// What the worker is told.
@@ -64,13 +67,15 @@ pub(crate) enum Answer {
     Parked(usize),
     /// An attempt failed and will be repeated: a copy of its own size is enough from here on.
     Retrying(usize),
+    /// A transaction has come to its end.
+    Ended,
 }
 
-struct Finished {
-    job: Job,
-    outcome: Judged,
+pub(crate) struct Finished {
+    pub job: Job,
+    pub outcome: Judged,
     /// Held until the outcome is durable: at most so many calls can have been made and not noted.
-    permit: Option<OwnedSemaphorePermit>,
+    pub permit: Option<OwnedSemaphorePermit>,
 }
 
 /// An answer as it comes: in time? without a panic? successful?
@@ -128,6 +133,8 @@ impl Driver {
             tokio::select! {
                 biased;
                 jobs = inbox.recv(), if open => match jobs {
+                    // What was sent together is one transaction.
+                    Some(jobs) if self.spec.transactional_sink().is_some() => self.call(jobs, &mut calls),
                     Some(mut jobs) => {
                         while jobs.len() < GATHER_MAX && let Ok(more) = inbox.try_recv() {
                             jobs.extend(more);
@@ -142,7 +149,7 @@ impl Driver {
                     while let Some(Some(more)) = calls.next().now_or_never() {
                         finished.extend(more);
                     }
-                    self.settle(finished, None);
+                    self.settle(finished, None, None);
                 }
             }
             if self.process.halt.is_halted() {
@@ -169,6 +176,13 @@ impl Driver {
                         calls.push(batch);
                     }
                 }
+            }
+            Kind::Transactional(sink) => {
+                let (driver, shared) = (self.clone(), Shared::of(&self.process, &self.spec, sink));
+                calls.push(Box::pin(async move {
+                    driver.transaction(shared, jobs).await;
+                    Vec::new()
+                }));
             }
             Kind::CutBack(_) => unreachable!("files are written without calls"),
         }
@@ -214,7 +228,7 @@ impl Driver {
             // They were polled one after the other: each took its share.
             self.durations.record_many(began.elapsed().as_secs_f64() / finished.len() as f64, finished.len());
         }
-        self.settle(finished, permits);
+        self.settle(finished, permits, None);
     }
 
     /// As many permits as there are, up to `calls`, without waiting.
@@ -304,7 +318,7 @@ impl Driver {
                 Ok(Err(panic)) if jobs.len() == 1 => {
                     let outcome = self.judge(&jobs[0], Ok(Err(panic))).expect("a panic is not tried again");
                     let culprit = jobs.pop().map(|job| Finished { job, outcome, permit });
-                    return self.settle(culprit.into_iter().collect(), None);
+                    return self.settle(culprit.into_iter().collect(), None, None);
                 }
                 Ok(Err(_)) => {
                     drop(permit);
@@ -329,7 +343,7 @@ impl Driver {
             }
             // Who waits for permits must hold none, or two batches wait for each other.
             drop(permit.as_mut().and_then(|permit| permit.split(again.len())));
-            self.settle(finished, permit);
+            self.settle(finished, permit, None);
             if again.is_empty() {
                 return;
             }
@@ -346,7 +360,7 @@ impl Driver {
         }
     }
 
-    async fn permit(&self, calls: usize) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn permit(&self, calls: usize) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed; without a permit the call would only be less bounded.
         let permit = self.permits.clone().acquire_many_owned(calls as u32).await.ok();
         if self.process.halt.is_halted() {
@@ -375,7 +389,7 @@ impl Driver {
     }
 
     /// Waits until failed jobs are to be tried again.
-    async fn wait(&self, jobs: &mut [Job]) {
+    pub(crate) async fn wait(&self, jobs: &mut [Job]) {
         let failed = jobs.len() as u64;
         self.stats.called.fetch_add(failed, Ordering::Relaxed);
         self.stats.failed.fetch_add(failed, Ordering::Relaxed);
@@ -400,7 +414,8 @@ impl Driver {
     }
 
     /// Gets outcomes noted, and tells the worker once they are durable. `permits` are held until then.
-    fn settle(&self, finished: Vec<Finished>, mut permits: Option<OwnedSemaphorePermit>) {
+    /// The receipt is that of their transaction.
+    pub(crate) fn settle(&self, finished: Vec<Finished>, mut permits: Option<OwnedSemaphorePermit>, receipt: Option<&Receipt>) {
         if finished.is_empty() || self.process.halt.passes("action.answered") {
             return;
         }
@@ -417,7 +432,8 @@ impl Driver {
             if resolves.is_none() && !handover.claim() {
                 // The worker notes it. Until then it keeps its permit, also one that was taken for many at once.
                 permit = permit.or_else(|| permits.as_mut().and_then(|permits| permits.split(1)));
-                set_aside.push(Answer::Called(Called { slot, outcome, attempt: delivery.attempt, permit }));
+                let receipt = receipt.filter(|_| outcome.is_ok()).map(Receipt::one_more);
+                set_aside.push(Answer::Called(Called { slot, outcome, attempt: delivery.attempt, permit, receipt }));
                 continue;
             }
             match (&mut permits, permit) {
@@ -439,7 +455,7 @@ impl Driver {
                 }
                 (None, Ok(())) => {}
             }
-            if resolves.is_none() && !(self.spec.repeatable && noted == Outcome::Delivered) {
+            if resolves.is_none() && (noted == Outcome::Parked || self.spec.notes_deliveries()) {
                 drafts.notes.push(Note {
                     action: self.number,
                     change: delivery.hash(),
@@ -467,9 +483,16 @@ impl Driver {
             return;
         }
         let post = self.post.clone();
+        let receipt = receipt.filter(|_| !drafts.resolved.is_empty()).map(Receipt::one_more);
         self.process.keeper.commit(drafts, move |_| {
             let _ = post.send(answers);
             drop(permits);
+            receipt.into_iter().for_each(Receipt::settled);
         });
+    }
+
+    /// Tells the worker that a transaction has come to its end.
+    pub(crate) fn ended(&self) {
+        self.post.send(vec![Answer::Ended]);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! [`call`] says what an action is, [`spec`] how a user names and bounds one. A change first passes the `gate`
 //! (conditions, outcomes of earlier runs); then [`operator`] keeps order and permits on the worker while `driver` makes
-//! the calls on the runtime. Actions that write files cut back on resume take the shorter way of [`cut_back`].
+//! the calls on the runtime. Actions that write files cut back on resume take the shorter way of [`cut_back`], and those whose target
+//! keeps outcomes itself are [`transactional`].
 
 mod again;
 pub mod call;
@@ -15,6 +16,7 @@ pub mod operator;
 pub mod spec;
 mod spill;
 pub mod stats;
+pub mod transactional;
 
 pub use call::{Action, BatchAction, BoxFuture, Delivery, Run, batch, run};
 pub use spec::{ActionSpec, IntoAction, NamedAction, action};

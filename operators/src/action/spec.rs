@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::action::call::{Action, BatchAction};
 use crate::action::cut_back::CutBackSink;
+use crate::action::transactional::TransactionalSink;
 use crate::change::Change;
 use crate::guard::backoff::Backoff;
 
@@ -40,9 +41,11 @@ pub enum Kind {
     Batch(Arc<dyn BatchAction>),
     /// Files that are cut back to the checkpoint on resume.
     CutBack(Arc<dyn CutBackSink>),
+    /// Transactions that hold their outcomes too.
+    Transactional(Arc<dyn TransactionalSink>),
 }
 
-/// What can be made an action: an [`Action`], a [`BatchAction`] or a [`CutBackSink`]. `M` only tells the three apart.
+/// What can be made an action: an [`Action`], a [`BatchAction`], a [`CutBackSink`] or a [`TransactionalSink`]. `M` only tells them apart.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no action",
     label = "not an action",
@@ -62,6 +65,9 @@ pub struct ByBatchAction;
 /// Marks what is an action by [`CutBackSink`].
 #[derive(Debug)]
 pub struct ByCutBackSink;
+/// Marks what is an action by [`TransactionalSink`].
+#[derive(Debug)]
+pub struct ByTransactionalSink;
 
 impl<A: Action> IntoAction<ByAction> for A {
     fn into_kind(self) -> Kind {
@@ -81,22 +87,39 @@ impl<S: CutBackSink> IntoAction<ByCutBackSink> for S {
     }
 }
 
+impl<S: TransactionalSink> IntoAction<ByTransactionalSink> for S {
+    fn into_kind(self) -> Kind {
+        Kind::Transactional(Arc::new(self))
+    }
+}
+
 /// Names an action. The name is part of its identity: outcomes, parked changes and idempotency keys go by it.
 pub fn action<M>(name: impl Into<String>, action: impl IntoAction<M>) -> NamedAction {
+    let kind = action.into_kind();
+    let (max_parallelism, batch_max) = match kind {
+        Kind::Transactional(_) => (TRANSACTIONS, CHANGES_PER_TRANSACTION),
+        _ => (100, 500),
+    };
     ActionSpec {
         name: name.into(),
-        kind: action.into_kind(),
+        kind,
         when: None,
-        max_parallelism: 100,
+        max_parallelism,
         timeout: Duration::from_secs(30),
         attempts: 5,
         backoff: Backoff::default(),
         repeatable: false,
         hold: false,
         hold_budget: Duration::from_secs(300),
-        batch_max: 500,
+        batch_max,
     }
 }
+
+/// Transactions under way at once, unless the user says otherwise: while one is being committed, others are filled.
+const TRANSACTIONS: usize = 4;
+
+/// Changes in one transaction at most, unless the user says otherwise.
+const CHANGES_PER_TRANSACTION: usize = 2_000;
 
 impl ActionSpec {
     /// Its name.
@@ -110,7 +133,8 @@ impl ActionSpec {
         self
     }
 
-    /// Calls under way at once, dealt to the processes there are (at least one each), and so the most that a crash can repeat. Default: 100.
+    /// Calls under way at once, dealt to the processes there are (at least one each), and so the most that a crash can repeat. Default:
+    /// 100. Of a transactional action: transactions under way at once, of which a crash repeats nothing; default: 4.
     pub fn max_parallelism(mut self, calls: usize) -> Self {
         self.max_parallelism = calls.max(1);
         self
@@ -122,7 +146,8 @@ impl ActionSpec {
         self
     }
 
-    /// Attempts before the change is parked. Default: 5.
+    /// Attempts before the change is parked. Default: 5. A transactional action tries as long as its target is away, and parks only
+    /// what the target refuses.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self
@@ -153,10 +178,33 @@ impl ActionSpec {
         self
     }
 
-    /// Largest batch of a batch action; `max_parallelism` bounds it too. Default: 500.
+    /// Largest batch of a batch action; `max_parallelism` bounds it too. Default: 500. Of a transactional action: changes in one
+    /// transaction; default: 2,000.
     pub fn batch_max(mut self, changes: usize) -> Self {
         self.batch_max = changes.max(1);
         self
+    }
+
+    /// Whether a delivery is noted in our ledger.
+    pub(crate) fn notes_deliveries(&self) -> bool {
+        !self.repeatable && !matches!(self.kind, Kind::Transactional(_))
+    }
+
+    /// What it commits to, if it commits its outcomes with what it does.
+    pub fn transactional_sink(&self) -> Option<&Arc<dyn TransactionalSink>> {
+        match &self.kind {
+            Kind::Transactional(sink) => Some(sink),
+            _ => None,
+        }
+    }
+
+    /// Where what it does is kept, for people, if it knows.
+    pub fn place(&self) -> Option<String> {
+        match &self.kind {
+            Kind::CutBack(sink) => Some(sink.place()),
+            Kind::Transactional(sink) => Some(sink.place()),
+            Kind::Each(_) | Kind::Batch(_) => None,
+        }
     }
 
     /// The files it writes, if it writes such as are cut back on resume.

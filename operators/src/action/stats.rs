@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64};
 
+use parking_lot::Mutex;
+
 /// Figures of one action in this process.
 #[derive(Debug, Default)]
 pub struct ActionStats {
@@ -13,4 +15,6 @@ pub struct ActionStats {
     pub running: AtomicI64,
     /// Changes that wait for their next attempt.
     pub retrying: AtomicI64,
+    /// Why the target of a transactional action takes nothing for now.
+    pub trouble: Mutex<Option<String>>,
 }

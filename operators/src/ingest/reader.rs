@@ -70,6 +70,8 @@ struct Turn {
     due: Instant,
     order: u64,
     idle: bool,
+    /// Whether it was idle because its source could not be asked.
+    away: bool,
 }
 
 struct Work<'a> {
@@ -126,7 +128,8 @@ impl Work<'_> {
             };
             let until = until.unwrap_or(STEP).min(STEP);
             if !until.is_zero() {
-                self.stats.turn(ReaderState::Waiting);
+                let is_away = self.turns.iter().any(|turn| turn.away);
+                self.stats.turn(if is_away { ReaderState::Away } else { ReaderState::Waiting });
             }
             match &new {
                 None => std::thread::sleep(until),
@@ -141,7 +144,7 @@ impl Work<'_> {
     }
 
     fn read_one(&mut self, index: usize) -> Result<Next> {
-        let Turn { partition, reader, due, order, idle } = &mut self.turns[index];
+        let Turn { partition, reader, due, order, idle, away } = &mut self.turns[index];
         if *due > Instant::now() {
             return Ok(Next::At(*due));
         }
@@ -155,7 +158,7 @@ impl Work<'_> {
         let mut batch = Batch { partition: partition.id, ..Batch::default() };
         let read = reader.read(&mut batch)?;
         *due = Instant::now();
-        *idle = false;
+        (*idle, *away) = (false, false);
         match read {
             Read::Some => {
                 self.stats.turn(ReaderState::Reading);
@@ -175,6 +178,10 @@ impl Work<'_> {
                 *due += patience;
                 *idle = true;
             }
+            Read::Away(patience) => {
+                *due += patience;
+                (*idle, *away) = (true, true);
+            }
             Read::End => return Ok(Next::Ended),
         }
         Ok(Next::At(*due))
@@ -187,7 +194,7 @@ const STEP: Duration = Duration::from_millis(50);
 fn open(process: &Process, source: &dyn Source, partition: Partition) -> Result<Turn> {
     let from = process.heritage.mark.get(&partition.id);
     let reader = source.open(&partition, from, &process.in_flight)?;
-    Ok(Turn { partition, reader, due: Instant::now(), order: from.map_or(0, |token| token.order), idle: false })
+    Ok(Turn { partition, reader, due: Instant::now(), order: from.map_or(0, |token| token.order), idle: false, away: false })
 }
 
 /// Counts what an earlier run had read already, by whole batches, and notes the moment of the first that is new.

@@ -123,6 +123,8 @@ pub enum Read {
     Some,
     /// There is nothing now; look again after this long.
     Idle(Duration),
+    /// It cannot be said whether there is more: whoever has it is away, or has not answered yet. Look again after this long.
+    Away(Duration),
     /// There will never be more.
     End,
 }

@@ -14,13 +14,16 @@ pub enum ReaderState {
     Reading,
     /// Its source has nothing.
     Waiting,
+    /// Its source is away, or has not answered yet.
+    Away,
     /// It waits for room in the window.
     Paused,
     /// All its partitions have ended.
     Ended,
 }
 
-const STATES: [ReaderState; 4] = [ReaderState::Reading, ReaderState::Waiting, ReaderState::Paused, ReaderState::Ended];
+const STATES: [ReaderState; 5] =
+    [ReaderState::Reading, ReaderState::Waiting, ReaderState::Away, ReaderState::Paused, ReaderState::Ended];
 
 /// What the reading thread of one source on one worker is doing.
 #[derive(Debug)]

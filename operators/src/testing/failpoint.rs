@@ -6,11 +6,15 @@
 use parking_lot::{Condvar, Mutex};
 
 /// Every failpoint, in the order in which a change passes them.
-pub const ALL: [&str; 10] = [
+pub const ALL: [&str; 14] = [
+    TARGET_RAISED,
+    TARGET_TAKEN_OVER,
     READER_SENT,
     INGEST_EMITTED,
     DEDUP_PASSED,
     ACTION_DISPATCHED,
+    TRANSACTION_BEGINS,
+    TRANSACTION_COMMITTED,
     ACTION_ANSWERED,
     GROUP_BEFORE_COMMIT,
     GROUP_COMMITTED,
@@ -19,6 +23,10 @@ pub const ALL: [&str; 10] = [
     SAVE_COMMITTED,
 ];
 
+/// The generation is raised in the target of a transactional action; its outcomes are not taken over.
+pub const TARGET_RAISED: &str = "target.raised";
+/// The outcomes found in a target are durable in our ledger; the target has them still.
+pub const TARGET_TAKEN_OVER: &str = "target.taken_over";
 /// A reader has handed over a batch.
 pub const READER_SENT: &str = "reader.sent";
 /// Ingest has emitted a batch under its epoch.
@@ -27,6 +35,10 @@ pub const INGEST_EMITTED: &str = "ingest.emitted";
 pub const DEDUP_PASSED: &str = "dedup.passed";
 /// An action's changes were handed to the runtime.
 pub const ACTION_DISPATCHED: &str = "action.dispatched";
+/// A transaction is about to be applied.
+pub const TRANSACTION_BEGINS: &str = "transaction.begins";
+/// A transaction is committed in its target; nobody here knows yet.
+pub const TRANSACTION_COMMITTED: &str = "transaction.committed";
 /// Actions have answered; nothing is noted yet.
 pub const ACTION_ANSWERED: &str = "action.answered";
 /// The keeper is about to commit a group.

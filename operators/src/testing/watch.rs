@@ -28,13 +28,14 @@ pub trait Watch: Send + Sync + 'static {
 }
 
 impl ActionSpec {
-    /// The same action, watched. Files are written without calls; nothing watches them.
+    /// The same action, watched. Files are written without calls, and transactions are their target's matter; nothing watches them.
     pub fn watched(&self, watch: Arc<dyn Watch>) -> Self {
         let name = self.name.clone();
         let kind = match &self.kind {
             Kind::Each(inner) => Kind::Each(Arc::new(Watched { name, inner: inner.clone(), watch })),
             Kind::Batch(inner) => Kind::Batch(Arc::new(Watched { name, inner: inner.clone(), watch })),
             Kind::CutBack(sink) => Kind::CutBack(sink.clone()),
+            Kind::Transactional(sink) => Kind::Transactional(sink.clone()),
         };
         ActionSpec { kind, ..self.clone() }
     }

@@ -69,6 +69,8 @@ pub struct Held {
     pub attempts: Option<u32>,
     /// When the next attempt is made.
     pub next_try: Option<u64>,
+    /// Why the last attempt failed, where it is known: of a transactional action, what its target said.
+    pub trouble: Option<String>,
     /// Since when it waits for this.
     pub since: u64,
     /// The epoch it holds: when the change was read.
@@ -153,7 +155,7 @@ impl SourceState {
     /// Whether it may read, and has read nothing for a while.
     fn is_silent(&self, now: u64) -> bool {
         let last = self.last_read.unwrap_or(self.since);
-        matches!(self.state, ReaderState::Waiting | ReaderState::Reading) && now.saturating_sub(last) > 1_000
+        matches!(self.state, ReaderState::Waiting | ReaderState::Away | ReaderState::Reading) && now.saturating_sub(last) > 1_000
     }
 }
 
@@ -170,6 +172,7 @@ impl Held {
             attempt: hold.attempt.map(|(attempt, _)| attempt),
             attempts: hold.attempt.map(|(_, attempts)| attempts),
             next_try: hold.next_try,
+            trouble: hold.trouble,
             since: hold.since,
             epoch: Some(hold.epoch),
         }
@@ -191,6 +194,7 @@ impl Held {
             attempt: None,
             attempts: None,
             next_try: None,
+            trouble: None,
             since,
             epoch: None,
         }
@@ -257,9 +261,10 @@ impl fmt::Display for Held {
             0 => ", the next try is due".to_owned(),
             wait => format!(", next try in {}", Ago(wait, 0)),
         });
+        let trouble = self.trouble.as_ref().map_or_else(String::new, |trouble| format!(": {trouble}"));
         match self.kind {
-            HolderKind::Call => write!(f, "{operator}{worker} has waited {since} for the answer to {change}{attempt}"),
-            HolderKind::Retry => write!(f, "{operator}{worker} has failed for {change}{attempt}{next}"),
+            HolderKind::Call => write!(f, "{operator}{worker} has waited {since} for the answer to {change}{attempt}{trouble}"),
+            HolderKind::Retry => write!(f, "{operator}{worker} has failed for {change}{attempt}{next}{trouble}"),
             HolderKind::Lookup => write!(f, "{operator}{worker} has waited {since} for the row of {change}{attempt}"),
             HolderKind::LookupRetry => {
                 write!(f, "{operator}{worker} could not load the row of {change}{attempt}{next}")

@@ -57,6 +57,8 @@ pub struct Hold {
     pub kind: HolderKind,
     /// Since when, in Unix milliseconds.
     pub since: u64,
+    /// Why the last attempt failed, where it is known.
+    pub trouble: Option<String>,
     /// Key and id of the change, if it is one change.
     pub change: Option<(String, String)>,
     /// Which attempt is made or was made last, and how many there are at most.
@@ -68,7 +70,7 @@ pub struct Hold {
 impl Hold {
     /// A hold of no change in particular.
     pub fn new(epoch: Epoch, kind: HolderKind) -> Self {
-        Hold { epoch, kind, since: epoch, change: None, attempt: None, next_try: None }
+        Hold { epoch, kind, since: epoch, trouble: None, change: None, attempt: None, next_try: None }
     }
 }
 

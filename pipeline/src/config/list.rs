@@ -228,6 +228,14 @@ pub const SETTINGS: &[Setting] = &[
         ..PLAIN
     },
     Setting {
+        name: "until_idle",
+        heading: RUNNING,
+        kind: Kind::Time { bare_ms: Some(1000), step_ms: 1, min_ms: 1, none: true },
+        usual: Usual::Is("none"),
+        meaning: "End in order once nothing came for so long, also of sources without an end; none waits for more",
+        ..PLAIN
+    },
+    Setting {
         name: "drain_timeout",
         heading: RUNNING,
         kind: SECONDS,

@@ -267,6 +267,10 @@ impl Effective {
             checkpoint_interval: self.whole("checkpoint_interval"),
             in_flight_changes: self.whole("in_flight_changes").unwrap_or(usual.in_flight_changes),
             in_flight_mib: self.whole("in_flight_mib").unwrap_or(usual.in_flight_mib),
+            until_idle: match self.value("until_idle") {
+                Some((Value::Time(time), _)) => time,
+                _ => None,
+            },
             drain_timeout: self.whole("drain_timeout").map_or(usual.drain_timeout, |ms| ms / 1000),
             report: match word("report") {
                 "json" => ReportKind::Json,

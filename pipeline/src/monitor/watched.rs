@@ -152,9 +152,9 @@ impl Watched {
             in_flight: status::InFlight { changes, changes_limit, bytes: process.in_flight.bytes(), bytes_limit },
             rates: status::Rates { seconds, read, delivered },
             cache: totals.into(),
+            pools: pools::all().into_iter().map(|(purpose, pool)| (purpose, pool.into())).collect(),
             read_now: totals.changes_read,
             replayed: totals.replayed,
-            pools: pools::all().into_iter().map(|(purpose, pool)| (purpose, pool.into())).collect(),
             books,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use highwater_operators::halt::Ending;
+use highwater_operators::halt::{Ending, Halt};
 use highwater_operators::process::Process;
 use highwater_operators::why::Why;
 use parking_lot::Mutex;
@@ -122,17 +122,22 @@ impl Control {
         }
     }
 
-    /// Arms what a test has asked for, before anything runs.
-    pub(crate) fn arm(&self, process: &Process) {
+    /// Lets waits go by the clock that a test has asked for, before anything runs.
+    pub(crate) fn set_clock(&self, process: &Process) {
         #[cfg(feature = "testing")]
         if let Some(hand) = &self.0.state.lock().hand {
             process.clock.turn_by(hand.clone());
         }
+        let _ = process;
+    }
+
+    /// Arms the failpoint that a test has asked for, before anything is opened.
+    pub(crate) fn arm(&self, halt: &Halt) {
         #[cfg(feature = "testing")]
         if let Some((name, passage)) = self.0.state.lock().failpoint {
-            process.halt.failpoints.arm(name, passage);
+            halt.failpoints.arm(name, passage);
         }
-        let _ = process;
+        let _ = halt;
     }
 
     pub(crate) fn detach(&self) {

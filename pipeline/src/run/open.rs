@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use highwater_operators::action::cut_back::SinkWriter;
+use highwater_operators::action::transactional::{RunOf, take_over};
 use highwater_operators::books::Books;
 use highwater_operators::checkpoint::keeper::{Keeper, ParkedIds};
 use highwater_operators::checkpoint::lease::Lease;
@@ -75,6 +76,7 @@ impl Opened {
 pub(crate) fn open(name: &str, settings: &Settings, plan: &Plan, runtime: Handle, control: &Control) -> Result<Opened> {
     let place = settings.store(name, plan)?;
     let halt = Arc::new(Halt::default());
+    control.arm(&halt);
     let cluster = form(name, settings, plan, &*place, &halt)?;
     open_formed(name, settings, plan, &*place, runtime, control, &cluster, &halt).map_err(|error| give_up(&cluster, &halt, error))
 }
@@ -94,7 +96,7 @@ struct Begun {
 }
 
 /// Begins a run: alone, or for all processes.
-fn begin(name: &str, plan: &Plan, place: &dyn StorePlace, seat: Seat) -> Result<Begun> {
+fn begin(name: &str, plan: &Plan, place: &dyn StorePlace, seat: Seat, halt: &Halt, runtime: &Handle) -> Result<Begun> {
     let OpenStore { mut store, letters, lease, scratch } = place.open(name, seat)?;
     let mut restored = store.restore()?;
     drop_orphans(&mut *store, &*letters, plan, &mut restored)?;
@@ -108,6 +110,7 @@ fn begin(name: &str, plan: &Plan, place: &dyn StorePlace, seat: Seat) -> Result<
     }
     let files = restored.checkpoint.as_ref().map(|save| save.files.clone()).unwrap_or_default();
     cut_back(plan, &files, restored.generation)?;
+    take_over_outcomes(name, plan, &mut *store, &mut restored, halt, runtime)?;
     Ok(Begun { store, letters, lease, scratch, restored, sources, partitions, bytes, files })
 }
 
@@ -138,7 +141,7 @@ fn open_formed(
 ) -> Result<Opened> {
     let seat = Seat { process: cluster.place().process, processes: cluster.place().processes };
     let begun = match cluster.place().leads() {
-        true => begin(name, plan, place, seat)?,
+        true => begin(name, plan, place, seat, halt, &runtime)?,
         false => join(name, plan, place, seat, cluster)?,
     };
     let Begun { store, letters, lease, scratch, mut restored, sources, partitions, bytes, files } = begun;
@@ -202,11 +205,11 @@ fn open_formed(
         }
     }
     process.lease.watch(&process.halt);
-    control.arm(&process);
+    control.set_clock(&process);
     if cluster.place().has_others() {
         cluster.all_ready()?;
     }
-    let places = plan.actions.iter().filter_map(|(name, spec)| Some((name.clone(), spec.cut_back_sink()?.place()))).collect();
+    let places = plan.actions.iter().filter_map(|(name, spec)| Some((name.clone(), spec.place()?))).collect();
     Ok(Opened {
         process,
         sources,
@@ -347,6 +350,31 @@ fn check_actions(plan: &Plan, restored: &Restored) -> Result {
              drop them with `parked drop --action {action}`"
         ))),
     }
+}
+
+/// Fences earlier runs off the targets that keep outcomes themselves, and takes over what they recorded there.
+fn take_over_outcomes(
+    pipeline: &str,
+    plan: &Plan,
+    store: &mut dyn CheckpointStore,
+    restored: &mut Restored,
+    halt: &Halt,
+    runtime: &Handle,
+) -> Result {
+    for (name, spec) in &plan.actions {
+        if let Some(sink) = spec.transactional_sink() {
+            let run = RunOf {
+                pipeline: pipeline.to_owned(),
+                action: name.clone(),
+                generation: restored.generation,
+                state_id: restored.state_id,
+                process: 0,
+            };
+            let taken = take_over(&**sink, &run, store, restored, halt, runtime);
+            taken.map_err(|error| error.context(format!("action \"{name}\"")))?;
+        }
+    }
+    Ok(())
 }
 
 fn cut_back(plan: &Plan, files: &[CutBackFile], generation: u64) -> Result {

@@ -28,6 +28,13 @@ pub fn parked(inspection: &dyn Inspect, action: &str) -> Vec<(Place, Cause)> {
     heads.map(|head| ((head.position.partition, head.position.at), head.cause)).collect()
 }
 
+/// What is said of the parked changes of a data directory.
+pub fn parked_words(data: &Path) -> Vec<String> {
+    let inspection = inspect(data);
+    let parked = inspection.parked_heads().map(|head| inspection.parked(head.id).expect("it can be read").expect("it is there"));
+    parked.map(|parked| parked.error).collect()
+}
+
 /// The books of an action say what the oracle says, and nothing is in flight.
 pub fn check_books(report: &Report, action: &str, expected: &Expected, outcomes: &Outcomes) {
     let books = &report.actions[action];

@@ -8,6 +8,8 @@ pub mod input;
 pub mod oracle;
 pub mod processes;
 pub mod record;
+pub mod shop;
+pub mod table;
 pub mod whole;
 
 use std::path::{Path, PathBuf};

@@ -73,6 +73,22 @@ impl Record {
         times
     }
 
+    /// A target has committed changes of a transaction, in this order.
+    pub fn committed<'c>(&self, action: &'static str, changes: impl Iterator<Item = &'c Change>) {
+        let run = self.0.run.load(Ordering::SeqCst);
+        self.0.effects.lock().extend(changes.map(|change| {
+            let position = change.position();
+            Effect {
+                action,
+                run,
+                place: (position.partition, position.at),
+                key: change.key().to_owned(),
+                idempotency: None,
+                tier: change.found("customer").str("tier").map(|tier| tier.into_owned()),
+            }
+        }));
+    }
+
     fn enter(&self, action: &'static str, change: &Change) -> Busy {
         self.0.calls.fetch_add(1, Ordering::SeqCst);
         let run = self.0.run.load(Ordering::SeqCst);

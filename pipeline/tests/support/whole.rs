@@ -16,6 +16,7 @@ use super::input::{CUSTOMERS, Input, Item, Script};
 use super::oracle::{self, Expected, Outcomes};
 use super::processes::Together;
 use super::record::{Record, Recorder};
+use super::table::Table;
 
 /// Bounds of the actions, and so of what a crash may repeat.
 pub const CALLS_AT_ONCE: usize = 3;
@@ -26,6 +27,7 @@ pub struct Whole {
     pub seed: u64,
     pub input: Arc<Input>,
     pub record: Record,
+    pub table: Table,
     pub folder: TempDir,
     pub window_ms: Option<i64>,
     pub expected: Expected,
@@ -45,9 +47,11 @@ impl Whole {
             ("closure", expected.outcomes(kept, &called)),
             ("batched", expected.outcomes(|_| true, &called)),
             ("again", expected.outcomes(|_| true, &called)),
+            ("table", expected.outcomes(|_| true, &called)),
         ]);
         let (input, record, folder) = (Arc::new(input), Record::default(), super::folder());
-        Whole { seed, input, record, folder, window_ms, expected, outcomes, store: None }
+        let table = Table::new("table", &record);
+        Whole { seed, input, record, table, folder, window_ms, expected, outcomes, store: None }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -60,6 +64,7 @@ impl Whole {
 
     pub fn build(&self) -> Build {
         let (input, record, seed, out) = (self.input.clone(), self.record.clone(), self.seed, self.out());
+        let table = self.table.clone();
         let store = self.store.clone();
         let window = self.window_ms.map(|window| Duration::from_millis(window as u64));
         super::build(move |flow| {
@@ -75,6 +80,7 @@ impl Whole {
                     action("closure", closure("closure", &record)).max_parallelism(CALLS_AT_ONCE).when(kept),
                     action("batched", batched(&record)).max_parallelism(BATCHED_AT_ONCE).batch_max(3).backoff(soon.0, soon.1),
                     action("again", closure("again", &record)).repeatable(),
+                    action("table", table.clone()).max_parallelism(2).batch_max(7).backoff(soon.0, soon.1),
                 ])
                 .checkpoint(match &store {
                     Some(store) => Checkpoint::every(Duration::from_millis(5)).in_store(store.clone()),
@@ -106,6 +112,10 @@ impl Whole {
         // Nothing is noted for it, so a crash may repeat any of it; without a crash nothing is repeated.
         books::check_delivered(&self.record, "again", &self.outcomes["again"], if crashes == 0 { 0 } else { usize::MAX });
         books::check_order(&self.record, "again");
+        // Whatever was killed: each once.
+        books::check_delivered(&self.record, "table", &self.outcomes["table"], 0);
+        books::check_order(&self.record, "table");
+        assert_eq!(self.table.outcomes(), 0, "all is below the mark");
         books::check_file(&self.out(), &self.outcomes["file"]);
         for effect in self.record.effects() {
             let item = &self.expected.distinct[&effect.place];

@@ -12,7 +12,7 @@ fn read_all(source: &Generator, partition: u32, from: u64) -> Vec<Change> {
         let mut batch = Batch::default();
         match reader.read(&mut batch).unwrap() {
             Read::Some => all.append(&mut batch.changes),
-            Read::Idle(_) => std::thread::yield_now(),
+            Read::Idle(_) | Read::Away(_) => std::thread::yield_now(),
             Read::End => return all,
         }
     }

@@ -31,7 +31,7 @@ fn read_on(source: &dyn Source, name: &str, from: Option<&ResumeToken>) -> Every
         let mut batch = Batch::default();
         match reader.read(&mut batch) {
             Ok(Read::Some) => {}
-            Ok(Read::Idle(_)) => continue,
+            Ok(Read::Idle(_) | Read::Away(_)) => continue,
             Ok(Read::End) => return all,
             Err(error) => return Everything { error: Some(error.to_string()), ..all },
         }

@@ -10,6 +10,7 @@ use crate::action::driver::{Answer, Called};
 use crate::action::handover::Handover;
 use crate::action::operator::park;
 use crate::action::spill::Waiting;
+use crate::action::transactional::Receipt;
 use crate::change::Change;
 use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::store::{Cause, ChangeHash, Note, Outcome, ParkedId, Resolution, Resolved};
@@ -23,7 +24,7 @@ impl Desk {
 
     /// Whether a change of this key is at the desk that has no outcome, and no record on its way.
     pub(super) fn is_unsettled(&self, key: u64) -> bool {
-        self.keys.first(key).is_some_and(|first| !self.is_record(first))
+        self.keys.on_their_way(key).any(|slot| !self.is_record(slot))
     }
 
     fn is_record(&self, slot: usize) -> bool {
@@ -39,10 +40,16 @@ impl Desk {
             self.ready.retain(|slot| *slot != first);
             self.spill_task(first);
             self.spill_waiting(key);
-            self.ready.extend(self.keys.leave(key));
-        } else if self.set_called_aside(first) {
+            self.ready.extend(self.keys.leave(key, first));
+        } else if self.set_all_called_aside(key) {
             self.spill_waiting(key);
         }
+    }
+
+    /// Sets everything of a key aside that is being called, in order. `false` if an answer has come first.
+    fn set_all_called_aside(&mut self, key: u64) -> bool {
+        let called: Vec<usize> = self.keys.on_their_way(key).collect();
+        called.into_iter().all(|slot| self.set_called_aside(slot))
     }
 
     /// Sets a change aside that is being called. `false` if its answer has come first and its note is on its way.
@@ -97,7 +104,7 @@ impl Desk {
             task.called = Some(called);
             return;
         };
-        let Called { slot, outcome, attempt, permit } = *called;
+        let Called { slot, outcome, attempt, permit, receipt } = *called;
         let delivered = outcome.is_ok();
         let mut drafts = Drafts::default();
         match outcome {
@@ -112,6 +119,7 @@ impl Desk {
         self.process.keeper.commit(drafts, move |_| {
             post.send(Mail::Answers(vec![if delivered { Answer::Delivered(vec![slot]) } else { Answer::Parked(slot) }]));
             drop(permit);
+            receipt.into_iter().for_each(Receipt::settled);
         });
     }
 

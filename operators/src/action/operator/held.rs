@@ -23,6 +23,11 @@ impl Desk {
                     hold.attempt = Some((attempt, self.spec.attempts));
                 }
             }
+            if self.spec.transactional_sink().is_some() {
+                // There is no last attempt while the target is away.
+                hold.attempt = None;
+                hold.trouble = self.stats.trouble.lock().clone();
+            }
             hold.change = Some((task.change.key().to_owned(), task.change.id().to_owned()));
             hold
         };

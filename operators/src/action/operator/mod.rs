@@ -37,8 +37,9 @@ use crate::action::stats::ActionStats;
 use crate::batches::ForEachEpoch;
 use crate::books::{Books, Line};
 use crate::change::Change;
+use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::report::Report;
-use crate::checkpoint::store::{Cause, ChangeHash, Outcome, Parked, ParkedId};
+use crate::checkpoint::store::{Cause, ChangeHash, Note, Outcome, Parked, ParkedId};
 use crate::epoch::unix_ms;
 use crate::filter::Filters;
 use crate::offload::{Post, Wake, mailbox};
@@ -200,6 +201,8 @@ struct Desk {
     keys: Keys,
     ready: VecDeque<usize>,
     running: usize,
+    /// Transactions under way.
+    transactions: usize,
     open: BTreeMap<Epoch, Open>,
     spill: Spill,
     taking_up: bool,
@@ -242,6 +245,7 @@ impl Desk {
             keys: Keys::default(),
             ready: VecDeque::new(),
             running: 0,
+            transactions: 0,
             open: BTreeMap::new(),
             spill,
             taking_up: false,
@@ -255,6 +259,8 @@ impl Desk {
         let epoch = *capability.time();
         let slot = self.open.entry(epoch).or_insert_with(|| Open::new(capability));
         let mut arrived = Vec::new();
+        let is_transactional = self.spec.transactional_sink().is_some();
+        let mut noted_anew = Vec::new();
         let (mut filtered, mut delivered, mut parked) = (0, 0, 0);
         for batch in batches {
             self.gate.judge(batch, |change, verdict| match verdict {
@@ -266,9 +272,18 @@ impl Desk {
                         Outcome::Parked => parked += 1,
                     }
                     slot.met.push(Report::Met { action: self.number, change: hash, position: change.position() });
+                    if is_transactional {
+                        // It may be a note that was taken over from the target, which ends with no mark of this run: noted anew,
+                        // it ends as any other.
+                        let position = change.position();
+                        noted_anew.push(Note { action: self.number, change: hash, position, epoch, outcome });
+                    }
                 }
                 Verdict::Park(hash, cause, error) => arrived.push((change, Some(Box::new((hash, cause, error))))),
             });
+        }
+        if !noted_anew.is_empty() {
+            self.process.keeper.commit(Drafts { notes: noted_anew, ..Drafts::default() }, |_| {});
         }
         slot.filtered += filtered;
         slot.delivered += delivered;
@@ -362,10 +377,44 @@ impl Desk {
 
     /// Hands over what may run now.
     fn dispatch(&mut self) {
+        if self.spec.transactional_sink().is_some() {
+            return self.dispatch_transactions();
+        }
         let free = self.spec.max_parallelism.saturating_sub(self.running).min(self.ready.len());
         if free == 0 || self.process.halt.passes("action.dispatched") {
             return;
         }
+        let slots = self.ready.drain(..free).collect();
+        self.hand_over(slots);
+    }
+
+    /// Hands over whole transactions, as many as may be under way. What waits behind a change of its key goes with it, unless it
+    /// would have to be held if that is parked.
+    fn dispatch_transactions(&mut self) {
+        let at_once = self.spec.max_parallelism.div_ceil(self.process.limits.workers);
+        while self.transactions < at_once && !self.ready.is_empty() {
+            if self.process.halt.passes("action.dispatched") {
+                return;
+            }
+            let mut slots = Vec::with_capacity(self.spec.batch_max.min(self.tasks.len()));
+            while slots.len() < self.spec.batch_max
+                && let Some(slot) = self.ready.pop_front()
+            {
+                slots.push(slot);
+                let key = self.tasks[slot].key;
+                while !self.spec.hold
+                    && slots.len() < self.spec.batch_max
+                    && let Some(next) = self.keys.join(key)
+                {
+                    slots.push(next);
+                }
+            }
+            self.transactions += 1;
+            self.hand_over(slots);
+        }
+    }
+
+    fn hand_over(&mut self, slots: Vec<usize>) {
         // One for these jobs, not one for ever: its count is then touched by one thread after the other, not by two at once.
         let scope = Arc::new(Scope {
             name: format!("{}/{}/", self.process.limits.pipeline, self.spec.name),
@@ -373,7 +422,7 @@ impl Desk {
             unique_ids: self.bounds.unique_ids,
         });
         let (tasks, spare) = (&mut self.tasks, &mut self.spare);
-        let jobs = self.ready.drain(..free).map(|slot| {
+        let jobs = slots.into_iter().map(|slot| {
             let task = &mut tasks[slot];
             let handover = spare.pop().unwrap_or_default();
             task.handover = Some(handover.clone());

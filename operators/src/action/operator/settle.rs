@@ -18,6 +18,7 @@ impl Desk {
             Answer::Called(called) => self.called(Box::new(called)),
             Answer::Parked(slot) => self.settled(slot, false),
             Answer::Delivered(slots) => self.delivered(slots),
+            Answer::Ended => self.transactions -= 1,
         }
     }
 
@@ -37,7 +38,7 @@ impl Desk {
                 last_epoch = task.epoch;
             }
             of_epoch += 1;
-            self.ready.extend(self.keys.leave(task.key));
+            self.ready.extend(self.keys.leave(task.key, slot));
         }
         self.close_delivered(last_epoch, of_epoch);
         if plain > 0 {
@@ -91,10 +92,10 @@ impl Desk {
             self.spill.hold(task.key);
             self.move_behind_held(task.key);
         }
-        if self.is_full() {
+        if self.is_full() && !self.keys.is_together(task.key) {
             // All before them in their key is durable now, so what waits behind this change may go aside, in order.
             self.spill_waiting(task.key);
         }
-        self.ready.extend(self.keys.leave(task.key));
+        self.ready.extend(self.keys.leave(task.key, slot));
     }
 }

@@ -1,0 +1,5 @@
+//! The tool: see [`highwater::tool`].
+
+fn main() -> highwater::Exit {
+    highwater::tool::main()
+}

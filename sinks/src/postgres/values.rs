@@ -1,0 +1,87 @@
+//! Values as the text that the server's types read.
+
+use highwater_operators::row::Value;
+use serde_json::Value as Json;
+
+/// How a column takes its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As JSON text.
+    Json,
+    /// As a list of Postgres.
+    List,
+    /// As it is.
+    Plain,
+}
+
+/// Writes a value as text. `false`: it is null.
+pub(super) fn write(value: &Value<'_>, form: Form, to: &mut Vec<u8>) -> bool {
+    match (value, form) {
+        (Value::Null, _) => return false,
+        (Value::Text(text), Form::Json) => {
+            // A string is a value of JSON too. It cannot fail: it goes to memory.
+            let _ = serde_json::to_writer(to, &**text);
+        }
+        (Value::Other(text), Form::List) if text.starts_with('[') => match serde_json::from_str::<Json>(text) {
+            Ok(json) => list(&json, to),
+            Err(_) => to.extend_from_slice(text.as_bytes()),
+        },
+        (Value::Text(text), _) => to.extend_from_slice(text.as_bytes()),
+        (Value::Other(text), _) => to.extend_from_slice(text.as_bytes()),
+    }
+    true
+}
+
+/// A JSON list as a list of Postgres, lists within it as further dimensions.
+fn list(json: &Json, to: &mut Vec<u8>) {
+    match json {
+        Json::Array(items) => {
+            to.push(b'{');
+            for (at, item) in items.iter().enumerate() {
+                if at > 0 {
+                    to.push(b',');
+                }
+                list(item, to);
+            }
+            to.push(b'}');
+        }
+        Json::Null => to.extend_from_slice(b"NULL"),
+        Json::Bool(_) | Json::Number(_) => to.extend_from_slice(json.to_string().as_bytes()),
+        Json::String(text) => quoted(text, to),
+        Json::Object(_) => quoted(&json.to_string(), to),
+    }
+}
+
+fn quoted(text: &str, to: &mut Vec<u8>) {
+    to.push(b'"');
+    for byte in text.bytes() {
+        if matches!(byte, b'"' | b'\\') {
+            to.push(b'\\');
+        }
+        to.push(byte);
+    }
+    to.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(value: &Value<'_>, form: Form) -> Option<String> {
+        let mut to = Vec::new();
+        write(value, form, &mut to).then(|| String::from_utf8(to).unwrap())
+    }
+
+    #[test]
+    fn each_form_is_what_the_server_reads() {
+        assert_eq!(written(&Value::Null, Form::Json), None);
+        assert_eq!(written(&Value::Text("a\"b".into()), Form::Json).as_deref(), Some(r#""a\"b""#));
+        assert_eq!(written(&Value::Text("a\"b".into()), Form::Plain).as_deref(), Some("a\"b"));
+        assert_eq!(written(&Value::Other(r#"{"a":1}"#), Form::Json).as_deref(), Some(r#"{"a":1}"#));
+        assert_eq!(written(&Value::Other("12.50"), Form::Plain).as_deref(), Some("12.50"));
+        let nested = r#"[[1,null],["a,\"b\\",true]]"#;
+        assert_eq!(written(&Value::Other(nested), Form::List).as_deref(), Some(r#"{{1,NULL},{"a,\"b\\",true}}"#));
+        assert_eq!(written(&Value::Other(r#"[{"a":1}]"#), Form::List).as_deref(), Some(r#"{"{\"a\":1}"}"#));
+        assert_eq!(written(&Value::Text("{1,2}".into()), Form::List).as_deref(), Some("{1,2}"));
+    }
+}

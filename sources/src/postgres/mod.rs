@@ -1,0 +1,3 @@
+//! Postgres as a source.
+
+pub mod change_log;
