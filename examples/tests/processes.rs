@@ -189,7 +189,7 @@ fn processes_that_are_killed_lose_nothing_and_are_soon_at_work_again() {
     let seed = setting("HIGHWATER_SEED", || now_ns() as u64);
     println!("HIGHWATER_SEED={seed} HIGHWATER_KILLS={kills}");
     let mut dice = Dice::new(seed);
-    let bench = Bench::new(4_000 + kills * 2_500);
+    let bench = Bench::new(4_000 + kills * 900);
     let (mut done, mut times, mut shapes) = (0, Vec::new(), Vec::new());
     let mut known: BTreeSet<u32> = BTreeSet::new();
     let pids = |bench: &Bench| bench.calls().into_iter().map(|call| call.pid).collect::<BTreeSet<u32>>();
