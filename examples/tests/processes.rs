@@ -189,7 +189,7 @@ fn processes_that_are_killed_lose_nothing_and_are_soon_at_work_again() {
     let seed = setting("HIGHWATER_SEED", || now_ns() as u64);
     println!("HIGHWATER_SEED={seed} HIGHWATER_KILLS={kills}");
     let mut dice = Dice::new(seed);
-    let bench = Bench::new(4_000 + kills * 2_500);
+    let bench = Bench::new(4_000 + kills * 900);
     let (mut done, mut times, mut shapes) = (0, Vec::new(), Vec::new());
     let mut known: BTreeSet<u32> = BTreeSet::new();
     let pids = |bench: &Bench| bench.calls().into_iter().map(|call| call.pid).collect::<BTreeSet<u32>>();
@@ -300,4 +300,32 @@ fn a_launch_that_cannot_succeed_says_so_and_starts_nothing() {
     assert!(said.contains("written by one process alone") && !said.contains("[0]"), "{said}");
     let said = example.fail(2, &["launch", "-n", "3", "--hostfile", "hosts"]);
     assert!(said.contains("--hostfile and --process are for those started by hand"), "{said}");
+}
+
+/// Processor time that a process has had.
+fn processor_time(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |field: usize| fields.get(field).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or_default();
+    // In hundredths of a second, on every Linux there is.
+    Duration::from_millis(10 * (ticks(11) + ticks(12)))
+}
+
+#[test]
+fn processes_that_have_little_to_do_cost_little() {
+    let bench = Bench::new(1_000_000);
+    let mut launched = bench.launch(3, 2, 1);
+    launched.wait_until("changes pass", |_| bench.calls().len() > 2);
+    let pids = children(launched.id());
+    let used = || pids.iter().map(|pid| processor_time(*pid)).sum::<Duration>();
+    let (before, began) = (used(), Instant::now());
+    launched.wait_until("five seconds have passed", |_| {
+        std::thread::sleep(Duration::from_millis(50));
+        began.elapsed() > Duration::from_secs(5)
+    });
+    let share = (used() - before).as_secs_f64() / began.elapsed().as_secs_f64();
+    println!("one change a second through 3 x 2 workers: {:.1} % of a core in all", share * 100.0);
+    assert!(share < 0.3, "{:.1} % of a core", share * 100.0);
+    launched.signal("TERM");
+    assert!(launched.wait().status.success());
 }

@@ -204,12 +204,12 @@ fn an_address_that_is_taken_and_one_that_others_can_reach_are_refused() {
 fn a_worker_that_hangs_ends_all_processes_in_time() {
     let folder = support::folder();
     let build = plain(&Together::at(folder.path().join("data")), "all", true);
-    let settings = Settings { processes: 3, process_timeout: Duration::from_secs(1), ..two(&folder) };
+    let settings = Settings { processes: 3, process_timeout: Duration::from_secs(2), ..two(&folder) };
     let began = Instant::now();
     let errors = errors(end_all(start_all(&settings, &folder, &build)));
     assert!(began.elapsed() < Duration::from_secs(5), "noticed after {:?}", began.elapsed());
     for error in errors {
-        assert!(error.contains("has not come back from a step for 1.") && error.contains("process_timeout"), "{error}");
+        assert!(error.contains("has not come back from a step for 2.") && error.contains("process_timeout"), "{error}");
     }
 }
 

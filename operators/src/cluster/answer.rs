@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::message::{Answer, Counts, Message, Question};
-use crate::ingest::discovery::Dealt;
+use crate::ingest::discovery::Ways;
 use crate::ingest::source::Partition;
 use crate::process::Process;
 
@@ -59,24 +59,26 @@ impl Process {
             Question::Counts => Answer::Counts(Box::new(Counts::of(self))),
             Question::Why(patience) => Answer::Why(Box::new(self.why_here(Duration::from_millis(patience)))),
             Question::Know { source, id } => {
-                Answer::Done(self.dealt(&source).and_then(|dealt| match self.hasher.add_partition(id, dealt.global_ids) {
+                Answer::Done(self.ways(&source).and_then(|ways| match self.hasher.add_partition(id, ways.global_ids) {
                     true => Ok(()),
                     false => Err("too many partitions came in one run; start the pipeline again, it continues there".to_owned()),
                 }))
             }
-            Question::Read { source, id, name } => Answer::Done(self.dealt(&source).map(|dealt| {
-                // A reader that is gone has stopped: the next run finds the partition again.
-                let _ = dealt.told.send(Partition { id, name });
+            Question::Read { source, id, name } => Answer::Done(self.ways(&source).map(|ways| {
+                if let Some(told) = &ways.told {
+                    // A reader that is gone has stopped: the next run finds the partition again.
+                    let _ = told.send(Partition { id, name });
+                }
             })),
         }
     }
 
     /// Where new partitions of a source go. The workers may still be at building it.
-    fn dealt(&self, source: &str) -> Result<Arc<Dealt>, String> {
+    fn ways(&self, source: &str) -> Result<Arc<Ways>, String> {
         let began = Instant::now();
         loop {
-            if let Some(dealt) = self.shared.get::<Dealt>(source) {
-                return Ok(dealt);
+            if let Some(ways) = self.shared.get::<Ways>(source) {
+                return Ok(ways);
             }
             if began.elapsed() > BUILT || self.halt.is_halted() {
                 return Err(format!("source \"{source}\" is not built on process {}", self.cluster.place().process));

@@ -42,6 +42,8 @@ pub(crate) struct Beat {
     pub bytes_read: u64,
     /// Units of the window that are taken.
     pub units: u64,
+    /// Whether every source was asked and has nothing.
+    pub rests: bool,
 }
 
 /// What is gathered for a millisecond before it is told. The order of its parts is the order in which they count: whoever is

@@ -46,6 +46,9 @@ use crate::halt::{Ending, Halt};
 use crate::position::{Epoch, PartitionId, ResumeToken};
 use crate::process::Process;
 
+/// Both ends of a channel between the threads of a process.
+type Channel<T> = (Sender<T>, Receiver<T>);
+
 /// The processes of a run, as one of them sees them. Cheap to clone.
 #[derive(Clone)]
 pub struct Cluster(Arc<Shared>);
@@ -69,8 +72,8 @@ pub(crate) struct Shared {
     /// The largest epoch that somebody has left.
     left: AtomicU64,
     asks: Asks,
-    questions: (Sender<(u64, Question)>, Receiver<(u64, Question)>),
-    forming: (Sender<(usize, Form)>, Receiver<(usize, Form)>),
+    questions: Channel<(u64, Question)>,
+    forming: Channel<(usize, Form)>,
     sockets: Mutex<Option<mesh::Sockets>>,
     beats: Mutex<Vec<Beat>>,
     /// By process, its last known counts, and whether they are its last.

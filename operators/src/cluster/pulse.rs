@@ -44,9 +44,9 @@ pub(super) fn start(shared: &Arc<Shared>) -> Result {
 }
 
 impl Shared {
-    /// How long a process may be silent: it speaks twice a second.
+    /// How long a process may be silent: it speaks twice a second, and may be late once or twice.
     fn silence(&self) -> Duration {
-        self.timeout * 3 / 4
+        (self.timeout * 3 / 4).max(BEAT * 3)
     }
 
     fn judge(&self, workers: &mut [(u64, Instant)]) {

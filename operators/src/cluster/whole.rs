@@ -9,6 +9,7 @@ use super::message::{Answer, Beat, Counts, Question};
 use crate::books::Sums;
 use crate::checkpoint::store::CutBackFile;
 use crate::error::{Error, Result};
+use crate::ingest::stats::{ReaderState, ReaderStats};
 use crate::lookup::CacheStats;
 use crate::position::Epoch;
 use crate::process::Process;
@@ -41,6 +42,7 @@ impl Beat {
             changes_read: process.stats.changes_read.load(Ordering::Relaxed),
             bytes_read: process.stats.bytes_read.load(Ordering::Relaxed),
             units: process.in_flight.units(),
+            rests: process.rests(),
         }
     }
 }
@@ -147,6 +149,19 @@ impl Process {
         let beats = self.cluster.0.beats.lock();
         let sum = |what: fn(&Beat) -> u64| beats.iter().map(what).sum::<u64>();
         (own.changes_read + sum(|beat| beat.changes_read), own.bytes_read + sum(|beat| beat.bytes_read))
+    }
+
+    /// Whether every source of this process was asked and has nothing. One that is away may have much.
+    fn rests(&self) -> bool {
+        let readers = self.figures.all::<ReaderStats>();
+        let rests = |reader: &ReaderStats| matches!(reader.state().0, ReaderState::Waiting | ReaderState::Ended);
+        !readers.is_empty() && readers.iter().all(|(_, reader)| rests(reader))
+    }
+
+    /// Whether every source of all processes was asked and has nothing, as far as was heard.
+    pub fn all_rest(&self) -> bool {
+        let beats = self.cluster.0.beats.lock();
+        self.rests() && self.cluster.place().others().all(|process| beats[process].rests)
     }
 
     /// Units of the window that are taken, in all processes as far as was heard.

@@ -17,15 +17,13 @@ use crate::error::{Error, Result};
 use crate::ingest::source::{Partition, PartitionName, Source};
 use crate::process::Process;
 
-/// The ways to the workers' readers.
-struct Ways(Vec<Receiver<Partition>>);
-
-/// What the leader's new partitions of a source come by.
-pub(crate) struct Dealt {
+/// The ways of new partitions of a source.
+pub(crate) struct Ways {
+    to_readers: Vec<Receiver<Partition>>,
     /// Whether the source's ids are unique beyond one partition.
     pub global_ids: bool,
-    /// Partitions to be read by workers of this process.
-    pub told: Sender<Partition>,
+    /// Where a member hears of partitions that its workers are to read.
+    pub told: Option<Sender<Partition>>,
 }
 
 /// How long a partition that the leader has found may stay unseen here.
@@ -35,13 +33,8 @@ const UNSEEN: Duration = Duration::from_secs(60);
 pub(super) fn new_partitions(process: &Arc<Process>, name: &str, source: &Arc<dyn Source>, worker: usize) -> Receiver<Partition> {
     let ways = process.shared.get_or_make(name, || {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..process.limits.workers).map(|_| unbounded()).unzip();
+        let (told, dealt) = (source.grows() && !process.cluster.place().leads()).then(unbounded).unzip();
         if source.grows() {
-            let leads = process.cluster.place().leads();
-            let told = (!leads).then(unbounded::<Partition>);
-            let dealt = told.map(|(told, partitions)| {
-                process.shared.get_or_make(name, || Dealt { global_ids: source.has_global_ids(), told });
-                partitions
-            });
             let (process, name, source) = (process.clone(), name.to_owned(), source.clone());
             std::thread::Builder::new()
                 .name("discovery".into())
@@ -56,9 +49,9 @@ pub(super) fn new_partitions(process: &Arc<Process>, name: &str, source: &Arc<dy
                 })
                 .expect("the system gives a thread at start");
         }
-        Ways(receivers)
+        Ways { to_readers: receivers, global_ids: source.has_global_ids(), told }
     });
-    ways.0.get(process.cluster.place().within(worker)).cloned().unwrap_or_else(never)
+    ways.to_readers.get(process.cluster.place().within(worker)).cloned().unwrap_or_else(never)
 }
 
 fn is_over(process: &Process) -> bool {

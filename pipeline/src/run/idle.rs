@@ -1,9 +1,7 @@
 //! When a run that is to end by itself has had nothing to do for long enough.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use highwater_operators::ingest::stats::{ReaderState, ReaderStats};
 use highwater_operators::process::Process;
 
 /// Watches for the end of all work.
@@ -18,19 +16,18 @@ impl Idle {
         Idle { after, read: 0, since: Instant::now() }
     }
 
-    /// Whether for so long nothing came, nothing was under way, and every source was asked and had nothing. A source that is away may have much.
+    /// Whether for so long nothing came, nothing was under way, and every source was asked and had nothing: in all processes, for
+    /// which process 0 decides.
     pub(super) fn is_long(&mut self, process: &Process) -> bool {
-        let Some(after) = self.after else { return false };
-        let read = process.stats.changes_read.load(Ordering::Relaxed);
-        let readers = process.figures.all::<ReaderStats>();
-        let rests = |reader: &ReaderStats| matches!(reader.state().0, ReaderState::Waiting | ReaderState::Ended);
-        let is_idle = read == self.read
-            && process.in_flight.units() == 0
-            && !readers.is_empty()
-            && readers.iter().all(|(_, reader)| rests(reader));
+        let place = process.cluster.place();
+        let Some(after) = self.after.filter(|_| place.leads()) else { return false };
+        let read = process.read_about().0;
+        let is_idle = read == self.read && process.units_about() == 0 && process.all_rest();
         if !is_idle {
             (self.read, self.since) = (read, Instant::now());
         }
-        is_idle && self.since.elapsed() >= after
+        // What others say of themselves is half a second old.
+        let heard = if place.has_others() { Duration::from_secs(1) } else { Duration::ZERO };
+        is_idle && self.since.elapsed() >= after + heard
     }
 }

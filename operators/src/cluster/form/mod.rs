@@ -1,9 +1,12 @@
 //! How the processes of a run find each other.
 //!
-//! 1. Every process listens at its own address. 2. Each member connects to process 0 and says who it is; process 0 compares, and
-//! refuses with a sentence what does not fit. 3. Once all are there, process 0 gives the run a number drawn at random, and each
-//! process connects to those before it, for the dataflow. 4. Process 0 opens the store, numbers what is new, cuts files back, and
-//! [welcomes](Cluster::welcome) the others, who join the store. 5. When all are [ready](Cluster::all_ready), all start.
+//! 1. Every process listens at its own address.
+//! 2. Each member connects to process 0 and says who it is; process 0 compares, and refuses with a sentence what does not fit.
+//! 3. Once all are there, process 0 gives the run a number drawn at random, and each process connects to those before it, for
+//!    the dataflow.
+//! 4. Process 0 opens the store, numbers what is new, cuts files back, and [welcomes](Cluster::welcome) the others, who join the
+//!    store.
+//! 5. When all are [ready](Cluster::all_ready), all start.
 //!
 //! Who knows the secret of the cluster, if it has one, proves it without saying it; who does not is refused.
 
@@ -236,12 +239,13 @@ fn find_leader(party: &Party, until: Instant) -> Result<(u64, TcpStream)> {
 fn connect_all(party: &Party, door: &Door, run: u64, until: Instant) -> Result<Sockets> {
     let place = party.place;
     let mut sockets: Vec<Option<TcpStream>> = (0..place.processes).map(|_| None).collect();
-    for earlier in 0..place.process {
+    for (earlier, socket) in sockets.iter_mut().enumerate().take(place.process) {
         let failed = |error: io::Error| {
-            Error::stop(format!("process {} cannot connect to process {earlier} ({})", place.process, party.hosts.name(earlier)))
-                .because(error)
+            let at = party.hosts.name(earlier);
+            Error::stop(format!("process {} cannot connect to process {earlier} ({at})", place.process)).because(error)
         };
-        sockets[earlier] = match door::introduce(party, earlier, Body::Mesh { run, process: place.process as u32 }, until) {
+        let connected = door::introduce(party, earlier, Body::Mesh { run, process: place.process as u32 }, until);
+        *socket = match connected {
             Ok((_, stream)) => Some(stream),
             Err(Refusal::NotThere(error)) => return Err(failed(error)),
             Err(Refusal::Said(sentence)) => return Err(failed(io::Error::other(sentence))),
