@@ -5,6 +5,8 @@
 //! on its call settles the record, and whoever claims the call first, the driver with an answer or the desk with a record,
 //! decides which of the two it is.
 
+use std::sync::atomic::Ordering;
+
 use super::{Desk, Mail, Task};
 use crate::action::driver::{Answer, Called};
 use crate::action::handover::Handover;
@@ -16,9 +18,11 @@ use crate::checkpoint::store::{Cause, ChangeHash, Note, Outcome, ParkedId, Resol
 use crate::position::Epoch;
 
 impl Desk {
-    /// Whether the action holds its share of the window.
+    /// Whether the action holds its share of the window. What has its answer and waits for the store does not count: the
+    /// action has kept up with it, and to set something aside would ask the same store for more.
     pub(super) fn is_full(&self) -> bool {
-        self.bounds.share.is_some_and(|share| self.tasks.len() >= share)
+        let held = || self.tasks.len().saturating_sub(self.noting.load(Ordering::Relaxed));
+        self.bounds.share.is_some_and(|share| held() >= share)
     }
 
     /// Whether a change of this key is at the desk that has no outcome, and no record on its way.
