@@ -18,11 +18,13 @@ use crate::checkpoint::store::{Cause, ChangeHash, Note, Outcome, ParkedId, Resol
 use crate::position::Epoch;
 
 impl Desk {
-    /// Whether the action holds its share of the window. What has its answer and waits for the store does not count: the
-    /// action has kept up with it, and to set something aside would ask the same store for more.
+    /// Whether the action holds its share of the window, and it is the action that is slow. What has its answer and waits for
+    /// the store does not count; and where that is most of what was handed over, the rest waits for the store as well, which
+    /// would only be asked for more if something were set aside. What waits too long goes aside by its age.
     pub(super) fn is_full(&self) -> bool {
-        let held = || self.tasks.len().saturating_sub(self.noting.load(Ordering::Relaxed));
-        self.bounds.share.is_some_and(|share| held() >= share)
+        let Some(share) = self.bounds.share.filter(|share| self.tasks.len() >= *share) else { return false };
+        let noting = self.noting.load(Ordering::Relaxed);
+        self.tasks.len() - noting.min(self.tasks.len()) >= share && noting <= self.running / 2
     }
 
     /// Whether a change of this key is at the desk that has no outcome, and no record on its way.
