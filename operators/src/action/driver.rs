@@ -5,7 +5,7 @@
 //! gathered while there are any, and go to the keeper together.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use futures_util::FutureExt;
@@ -91,6 +91,8 @@ pub(crate) struct Driver {
     pub post: Post<Vec<Answer>>,
     pub stats: Arc<ActionStats>,
     pub durations: Histogram,
+    /// Calls of this worker that have their answer, which is being made durable. The worker counts them down as it hears of it.
+    pub noting: Arc<AtomicUsize>,
 }
 
 /// Jobs taken together at most.
@@ -114,6 +116,7 @@ impl Driver {
             number,
             permits: permits.clone(),
             post,
+            noting: Arc::default(),
         }
     }
 
@@ -472,6 +475,7 @@ impl Driver {
         if !set_aside.is_empty() {
             self.post.send(set_aside);
         }
+        self.noting.fetch_add(delivered.len() + answers.len(), Ordering::Relaxed);
         if !delivered.is_empty() {
             answers.push(Answer::Delivered(delivered));
         }

@@ -227,11 +227,7 @@ impl Work {
             told(());
         }
         for (ids, told) in reads {
-            let mut found = Vec::with_capacity(ids.len());
-            for id in ids {
-                found.extend(self.store.parked(id)?);
-            }
-            told(found);
+            told(self.store.parked_all(&ids)?);
         }
         Ok(())
     }

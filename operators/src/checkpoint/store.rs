@@ -29,6 +29,11 @@ pub trait CheckpointStore: Send {
     /// One parked change, whole, or `None` if it is parked no more.
     fn parked(&mut self, id: ParkedId) -> Result<Option<Parked>>;
 
+    /// Several parked changes, whole; those that are parked no more are left out.
+    fn parked_all(&mut self, ids: &[ParkedId]) -> Result<Vec<Parked>> {
+        ids.iter().filter_map(|id| self.parked(*id).transpose()).collect()
+    }
+
     /// What ends the run from outside: a store that waits for a server to come back gives up then.
     fn attend(&mut self, halt: &Arc<Halt>) {
         let _ = halt;

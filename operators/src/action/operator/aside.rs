@@ -5,6 +5,8 @@
 //! on its call settles the record, and whoever claims the call first, the driver with an answer or the desk with a record,
 //! decides which of the two it is.
 
+use std::sync::atomic::Ordering;
+
 use super::{Desk, Mail, Task};
 use crate::action::driver::{Answer, Called};
 use crate::action::handover::Handover;
@@ -17,9 +19,13 @@ use crate::checkpoint::store::{Cause, ChangeHash, Note, Outcome, ParkedId, Resol
 use crate::position::Epoch;
 
 impl Desk {
-    /// Whether the action holds its share of the window.
+    /// Whether the action holds its share of the window, and it is the action that is slow. What has its answer and waits for
+    /// the store does not count; and where that is most of what was handed over, the rest waits for the store as well, which
+    /// would only be asked for more if something were set aside. What waits too long goes aside by its age.
     pub(super) fn is_full(&self) -> bool {
-        self.bounds.share.is_some_and(|share| self.tasks.len() >= share)
+        let Some(share) = self.bounds.share.filter(|share| self.tasks.len() >= *share) else { return false };
+        let noting = self.noting.load(Ordering::Relaxed);
+        self.tasks.len() - noting.min(self.tasks.len()) >= share && noting <= self.running / 2
     }
 
     /// Whether a change of this key is at the desk that has no outcome, and no record on its way.
@@ -115,6 +121,7 @@ impl Desk {
                 drafts.parked.push(record);
             }
         }
+        self.noting.fetch_add(1, Ordering::Relaxed);
         let post = self.post.clone();
         self.process.keeper.commit(drafts, move |_| {
             post.send(Mail::Answers(vec![if delivered { Answer::Delivered(vec![slot]) } else { Answer::Parked(slot) }]));

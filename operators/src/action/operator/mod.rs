@@ -11,7 +11,7 @@ mod settle;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hashbrown::HashSet;
@@ -194,6 +194,7 @@ struct Desk {
     post: Post<Mail>,
     jobs: UnboundedSender<Vec<Job>>,
     stats: Arc<ActionStats>,
+    noting: Arc<AtomicUsize>,
     /// Handovers that nobody uses.
     spare: Vec<Handover>,
     gate: Gate,
@@ -233,6 +234,7 @@ impl Desk {
         Desk {
             gate: Gate::new(process, spec),
             stats: driver.stats.clone(),
+            noting: driver.noting.clone(),
             spare: Vec::new(),
             process: process.clone(),
             spec: spec.clone(),

@@ -16,8 +16,14 @@ impl Desk {
                 }
             }
             Answer::Called(called) => self.called(Box::new(called)),
-            Answer::Parked(slot) => self.settled(slot, false),
-            Answer::Delivered(slots) => self.delivered(slots),
+            Answer::Parked(slot) => {
+                self.noting.fetch_sub(1, Ordering::Relaxed);
+                self.settled(slot, false);
+            }
+            Answer::Delivered(slots) => {
+                self.noting.fetch_sub(slots.len(), Ordering::Relaxed);
+                self.delivered(slots);
+            }
             Answer::Ended => self.transactions -= 1,
         }
     }

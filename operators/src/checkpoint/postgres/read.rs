@@ -7,6 +7,7 @@ use futures_util::{StreamExt, pin_mut};
 use tokio_postgres::GenericClient;
 
 use super::ledger::{Ledger, decode};
+use super::link::Of;
 use super::save::{COLUMNS, Floor, SaveRow, SavedRow};
 use super::text::{number, unescape};
 use crate::checkpoint::store::{Note, Parked, ParkedHead, ParkedId, StateSegment};
@@ -77,17 +78,23 @@ pub(super) async fn heads(client: &impl GenericClient, name: &str) -> Result<Vec
     rows.iter().map(|row| decode(row.get(0))).collect()
 }
 
-pub(super) const RECORD: &str = "select record from observer_parked where listener_id = $1 and id = $2";
+pub(super) const RECORDS: &str = "select id, record from observer_parked where listener_id = $1 and id = any ($2) order by id";
 
-pub(super) async fn record(client: &impl GenericClient, name: &str, id: ParkedId) -> Result<Option<Parked>> {
-    let Ok(id) = i64::try_from(id) else { return Ok(None) };
-    let row = client.query_opt(RECORD, &[&name, &id]).await.map_err(|error| failed(WHAT, error))?;
-    let Some(row) = row else { return Ok(None) };
-    let mut parked: Parked = decode(row.get(0))?;
-    match parked.change.is_sound() {
-        true => Ok(Some(parked)),
-        false => Err(Error::stop(format!("the parked record {id} in observer_parked is damaged"))),
+/// Parked changes, whole, in the order in which they were asked for.
+pub(super) async fn records(of: &Of, ids: &[ParkedId]) -> Result<Vec<Parked>> {
+    let client = of.link.client().await?;
+    let statement = client.prepare_cached(RECORDS).await.map_err(|error| failed(WHAT, error))?;
+    let wanted: Vec<i64> = ids.iter().filter_map(|id| i64::try_from(*id).ok()).collect();
+    let rows = client.query(&statement, &[&&*of.pipeline, &wanted]).await.map_err(|error| failed(WHAT, error))?;
+    let mut found = BTreeMap::new();
+    for row in &rows {
+        let mut parked: Parked = decode(row.get(1))?;
+        if !parked.change.is_sound() {
+            return Err(Error::stop(format!("the parked record {} in observer_parked is damaged", parked.id)));
+        }
+        found.insert(parked.id, parked);
     }
+    Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
 }
 
 pub(super) const LEDGER: &str =

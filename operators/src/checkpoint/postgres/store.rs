@@ -164,12 +164,13 @@ impl CheckpointStore for PostgresStore {
     }
 
     fn parked(&mut self, id: ParkedId) -> Result<Option<Parked>> {
+        Ok(self.parked_all(&[id])?.pop())
+    }
+
+    fn parked_all(&mut self, ids: &[ParkedId]) -> Result<Vec<Parked>> {
         let of = &self.of;
-        let read = |_| async move {
-            let read = async { read::record(&**of.link.client().await?, &of.pipeline, id).await };
-            of.link.faults.step(Box::pin(read)).await
-        };
-        of.link.insist("a parked change could not be read", given_up(&self.halt), read)
+        let read = |_| async move { of.link.faults.step(Box::pin(read::records(of, ids))).await };
+        of.link.insist("parked changes could not be read", given_up(&self.halt), read)
     }
 
     fn attend(&mut self, halt: &Arc<Halt>) {
