@@ -17,7 +17,8 @@ use highwater::prelude::*;
 use highwater_examples::page;
 
 const INPUT: &str = "data/exactly_once/changes.jsonl";
-const TABLES: &str = "create table orders (id text primary key, status text not null, amount numeric, note text, change bigint not null);
+const TABLES: &str =
+    "create table orders (id text primary key, status text not null, amount numeric, note text, change bigint not null);
     create table history (change text not null, id text not null, what text not null, at timestamptz not null);";
 
 #[derive(clap::Args, Clone)]
@@ -32,7 +33,13 @@ struct Args {
 
 fn main() -> highwater::Exit {
     if std::env::args().len() == 1 {
-        exit(show().map_or_else(|error| { eprintln!("{error}"); 1 }, |()| 0));
+        exit(show().map_or_else(
+            |error| {
+                eprintln!("{error}");
+                1
+            },
+            |()| 0,
+        ));
     }
     highwater::program("exactly_once")
         .about("Orders and their history in Postgres, exactly once")
@@ -59,7 +66,16 @@ fn show() -> Result {
     let mut runs = 0;
     loop {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--target", database.url().reveal(), "--data", "data/exactly_once/kept", "--listen", "none", "--report", "none"]);
+        command.args([
+            "--target",
+            database.url().reveal(),
+            "--data",
+            "data/exactly_once/kept",
+            "--listen",
+            "none",
+            "--report",
+            "none",
+        ]);
         let mut pipeline = command.stderr(Stdio::null()).spawn()?;
         runs += 1;
         // Each run but the last is killed when it has written some more.
@@ -69,14 +85,21 @@ fn show() -> Result {
             pipeline.kill()?;
         }
         let killed = !pipeline.wait()?.success();
-        println!("run {runs} {}; {} rows in the history", if killed { "was killed" } else { "came to its end" }, count(&database)?);
+        println!(
+            "run {runs} {}; {} rows in the history",
+            if killed { "was killed" } else { "came to its end" },
+            count(&database)?
+        );
         if !killed {
             break;
         }
     }
     let right = replay();
     let rows = database.sql("select id, status, amount::text from orders")?;
-    let same = rows.iter().filter(|row| right.get(row[0].as_deref().unwrap_or_default()).is_some_and(|order| order[..] == row[1..])).count();
+    let same = rows
+        .iter()
+        .filter(|row| right.get(row[0].as_deref().unwrap_or_default()).is_some_and(|order| order[..] == row[1..]))
+        .count();
     let history = database.one("select count(*) || ' rows of ' || count(distinct change) || ' changes' from history")?;
     println!("orders: {} rows, {same} of them as a plain program has them, which has {}", rows.len(), right.len());
     println!("history: {history}, of {CHANGES}");

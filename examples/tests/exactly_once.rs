@@ -16,7 +16,8 @@ use highwater_examples::built::{Example, Running};
 use highwater_examples::orders::dice::Dice;
 use tempfile::TempDir;
 
-const TABLES: &str = "create table orders (id text primary key, status text not null, amount numeric, note text, change bigint not null);
+const TABLES: &str =
+    "create table orders (id text primary key, status text not null, amount numeric, note text, change bigint not null);
     create table history (place bigserial, change text not null, id text not null, what text not null, at timestamptz not null);";
 
 /// No wait of the proof is longer.
@@ -33,11 +34,12 @@ enum Blow {
 #[test]
 fn whatever_is_killed_or_frozen_the_tables_are_as_a_replay_has_them() {
     let count = |name, few| setting(name, || few);
-    let (kills, restarts, freezes) =
-        (count("HIGHWATER_KILLS", 4), count("HIGHWATER_RESTARTS", 1), count("HIGHWATER_FREEZES", 1));
+    let (kills, restarts, freezes) = (count("HIGHWATER_KILLS", 4), count("HIGHWATER_RESTARTS", 1), count("HIGHWATER_FREEZES", 1));
     let events: u64 = count("HIGHWATER_EVENTS", 12_000);
     let seed = setting("HIGHWATER_SEED", || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64);
-    println!("HIGHWATER_SEED={seed} HIGHWATER_KILLS={kills} HIGHWATER_RESTARTS={restarts} HIGHWATER_FREEZES={freezes} HIGHWATER_EVENTS={events}");
+    println!(
+        "HIGHWATER_SEED={seed} HIGHWATER_KILLS={kills} HIGHWATER_RESTARTS={restarts} HIGHWATER_FREEZES={freezes} HIGHWATER_EVENTS={events}"
+    );
     let mut dice = Dice::new(seed);
     let mut blows: Vec<Blow> = Vec::new();
     for (blow, times) in [(Blow::KillPipeline, kills), (Blow::KillServer, restarts), (Blow::Freeze, freezes)] {
@@ -119,7 +121,11 @@ impl Proof {
     fn go_on(&mut self, by: u64) -> bool {
         let (began, mut from) = (Instant::now(), self.progress());
         loop {
-            assert!(began.elapsed() < DEADLINE, "no progress: {}", self.running.as_ref().map(Running::stderr).unwrap_or_default());
+            assert!(
+                began.elapsed() < DEADLINE,
+                "no progress: {}",
+                self.running.as_ref().map(Running::stderr).unwrap_or_default()
+            );
             let mut running = match self.running.take() {
                 Some(running) => running,
                 None => self.start(),
@@ -169,7 +175,11 @@ impl Proof {
         self.go_on(by.min(2_000));
         frozen.signal("CONT");
         let ended = frozen.wait();
-        assert!(!ended.status.success() || self.running.is_none(), "a run that was replaced came to a good end\n{}", ended.stderr);
+        assert!(
+            !ended.status.success() || self.running.is_none(),
+            "a run that was replaced came to a good end\n{}",
+            ended.stderr
+        );
         let last = ended.stderr.lines().last().unwrap_or_default().to_owned();
         self.refused.push(last);
     }
@@ -183,14 +193,18 @@ impl Proof {
 
     fn check(&mut self) {
         let rows = self.database.sql("select id, status, amount::text, note, change::text from orders").unwrap();
-        let found: BTreeMap<String, [Option<String>; 4]> = rows
-            .into_iter()
-            .map(|mut row| (row.remove(0).unwrap(), row.try_into().unwrap()))
-            .collect();
+        let found: BTreeMap<String, [Option<String>; 4]> =
+            rows.into_iter().map(|mut row| (row.remove(0).unwrap(), row.try_into().unwrap())).collect();
         let keys: HashSet<&String> = self.right.keys().chain(found.keys()).collect();
         let wrong: Vec<_> = keys.iter().filter(|key| self.right.get(**key) != found.get(**key)).collect();
         if let Some(key) = wrong.first() {
-            panic!("{} orders differ; {key}: {:?}, not {:?}\n{:?}", wrong.len(), found.get(**key), self.right.get(**key), self.told);
+            panic!(
+                "{} orders differ; {key}: {:?}, not {:?}\n{:?}",
+                wrong.len(),
+                found.get(**key),
+                self.right.get(**key),
+                self.told
+            );
         }
         let counted = self.database.one("select count(*) || ' ' || count(distinct change) from history").unwrap();
         assert_eq!(counted, format!("{0} {0}", self.distinct), "rows and changes in the history; {:?}", self.told);

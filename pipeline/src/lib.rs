@@ -57,9 +57,9 @@ pub mod prelude {
     pub use highwater_operators::row::Fields;
     pub use highwater_operators::{Change, Error, Operation, Result, Row, Value};
     #[cfg(feature = "postgres")]
-    pub use highwater_sinks::PostgresTable;
-    #[cfg(feature = "postgres")]
     pub use highwater_operators::{checkpoint::postgres::PostgresCheckpointStore, postgres::PoolConfig};
+    #[cfg(feature = "postgres")]
+    pub use highwater_sinks::PostgresTable;
     pub use highwater_sinks::{Line, Stdout};
 }
 

@@ -29,7 +29,8 @@ impl Case {
         let url = url(database.url()).reveal().to_owned();
         let build = support::build(move |flow| {
             // A server that is frozen is given up soon.
-            let pool = PoolConfig { connection_timeout: seconds(2), min_connections: 1, max_connections: 6, ..PoolConfig::default() };
+            let pool =
+                PoolConfig { connection_timeout: seconds(2), min_connections: 1, max_connections: 6, ..PoolConfig::default() };
             let table = PostgresTable::upsert(&url, "t").key(["id"]).pool(pool);
             flow.source(source.clone())
                 .fan_out([action("table", table).batch_max(50).timeout(seconds(5)).backoff(millis(5), millis(100))])

@@ -39,7 +39,8 @@ impl Case {
 
     /// The rows that a query gives, each as one text; null is `-`.
     fn rows(&self, query: &str) -> Vec<String> {
-        let text = |row: Vec<Option<String>>| row.into_iter().map(|cell| cell.unwrap_or("-".into())).collect::<Vec<_>>().join("|");
+        let text =
+            |row: Vec<Option<String>>| row.into_iter().map(|cell| cell.unwrap_or("-".into())).collect::<Vec<_>>().join("|");
         self.database.sql(query).unwrap().into_iter().map(text).collect()
     }
 
@@ -65,7 +66,11 @@ fn every_type_takes_its_values() {
         sad|as made|18014398509481986";
     for upserts in [true, false] {
         let case = Case::new(TYPES);
-        let sink = if upserts { PostgresTable::upsert(case.url(), "t").key(["id"]) } else { PostgresTable::append(case.url(), "public.t") };
+        let sink = if upserts {
+            PostgresTable::upsert(case.url(), "t").key(["id"])
+        } else {
+            PostgresTable::append(case.url(), "public.t")
+        };
         let report = case.run(sink, &[&line]).unwrap();
         assert_eq!(report.actions["table"].delivered, 1, "{:?}", books::parked_words(&case.folder.path().join("data")));
         assert_eq!(case.rows("set timezone to 'UTC'; select * from t"), [right], "upsert: {upserts}");
@@ -91,7 +96,8 @@ fn what_a_change_lacks_stays_and_null_is_null() {
 
 #[test]
 fn columns_are_filled_from_paths_and_from_the_change_itself() {
-    let case = Case::new("create table h (what text, id text, k text, at timestamptz, ms timestamp, city text, whole jsonb, src text)");
+    let case =
+        Case::new("create table h (what text, id text, k text, at timestamptz, ms timestamp, city text, whole jsonb, src text)");
     let lines = [
         r#"{"id":"1","table":"orders","key":"k","op":"update","ts":1700000000123,"after":{"a":{"city":"Ulm","no":1}}}"#,
         r#"{"id":"2","table":"orders","key":"k","op":"delete","ts":1700000000124,"before":{"a":null}}"#,
@@ -142,7 +148,13 @@ fn a_row_that_is_refused_is_parked_alone() {
     let case = Case::new("create table t (id int primary key, a varchar(3), check (a <> 'no'))");
     let lines: Vec<String> = (0..50)
         .map(|n| {
-            let a = if n == 7 { "no" } else if n == 31 { "long" } else { "ok" };
+            let a = if n == 7 {
+                "no"
+            } else if n == 31 {
+                "long"
+            } else {
+                "ok"
+            };
             let id = if n == 40 { "\"seven\"".to_owned() } else { n.to_string() };
             format!(r#"{{"id":"c{n}","key":"k{n}","op":"insert","after":{{"id":{id},"a":"{a}"}}}}"#)
         })
@@ -190,7 +202,8 @@ fn a_table_that_is_altered_while_it_is_written_is_looked_at_again() {
 
 #[test]
 fn what_cannot_be_used_is_refused_at_the_start() {
-    let case = Case::new("create table t (id int, a text, c int generated always as (id + 1) stored); create view v as select 1 as id");
+    let case =
+        Case::new("create table t (id int, a text, c int generated always as (id + 1) stored); create view v as select 1 as id");
     let sink = || PostgresTable::upsert(case.url(), "t").key(["id"]);
     let said = |sink: PostgresTable, words: &str| {
         let refused = case.refused(sink);
@@ -213,7 +226,9 @@ fn what_cannot_be_used_is_refused_at_the_start() {
     let guest = || PostgresTable::upsert(guest.reveal(), "t").key(["id"]).bookkeeping_in("guests");
     said(guest(), "(user guest needs: grant usage, create on schema \"guests\" to guest");
     assert!(!case.refused(guest()).contains("secret word"));
-    case.database.sql("create schema guests; grant usage, create on schema guests to guest; grant select, insert on t to guest").unwrap();
+    case.database
+        .sql("create schema guests; grant usage, create on schema guests to guest; grant select, insert on t to guest")
+        .unwrap();
     said(guest(), "user guest may not write table \"t\": grant update, delete on \"t\" to \"guest\"");
     assert_eq!(case.rows("select count(*) from t"), ["0"]);
     case.run(sink(), &[r#"{"id":"1","op":"insert","after":{"id":1}}"#]).unwrap();

@@ -26,9 +26,17 @@ fn build(folder: &TempDir, database: &Database) -> Build {
             .dedup(Dedup::latest(100_000))
             .fan_out([
                 action("orders", PostgresTable::upsert(&url, "orders").key(["id"])).max_parallelism(3).batch_max(40),
-                action("history", PostgresTable::append(&url, "history").columns([("change", "@id"), ("key", "@key"), ("what", "@operation"), ("at", "@time")]))
-                    .max_parallelism(2)
-                    .batch_max(70),
+                action(
+                    "history",
+                    PostgresTable::append(&url, "history").columns([
+                        ("change", "@id"),
+                        ("key", "@key"),
+                        ("what", "@operation"),
+                        ("at", "@time"),
+                    ]),
+                )
+                .max_parallelism(2)
+                .batch_max(70),
             ])
             .checkpoint(Checkpoint::every(millis(3)).batch_size(50));
         Ok(())

@@ -88,7 +88,8 @@ fn main() -> Outcome {
             bare.push(flags.rows as f64 / copy(&runtime, &database, &pieces)?);
             database.sql(&kind.create("filled")).map_err(said)?;
             sink.push(flags.rows as f64 / fill(&flags, kind, &database, "filled")?);
-            let differ = "select count(*) from ((table bare except all table filled) union all (table filled except all table bare)) d";
+            let differ =
+                "select count(*) from ((table bare except all table filled) union all (table filled except all table bare)) d";
             assert_eq!(database.one(differ).map_err(said)?, "0", "the tables differ");
         }
         let told = |rates: &[f64]| format!("{} {}", thousands(median(rates)), range(rates, 0));

@@ -414,12 +414,7 @@ impl Driver {
 
     /// Gets outcomes noted, and tells the worker once they are durable. `permits` are held until then.
     /// The receipt is that of their transaction.
-    pub(crate) fn settle(
-        &self,
-        finished: Vec<Finished>,
-        mut permits: Option<OwnedSemaphorePermit>,
-        receipt: Option<&Receipt>,
-    ) {
+    pub(crate) fn settle(&self, finished: Vec<Finished>, mut permits: Option<OwnedSemaphorePermit>, receipt: Option<&Receipt>) {
         if finished.is_empty() || self.process.halt.passes("action.answered") {
             return;
         }

@@ -59,7 +59,8 @@ impl Shop {
         }
         let status = ["new", "paid", "sh\\tip\\\\ped", "it's \\\"done\\\""][rng.random_range(0..4)];
         let mut after = format!(r#""id":"{key}","status":"{status}","change":{number}"#);
-        let amount = (!there || rng.random_bool(0.5)).then(|| format!("{}.{:02}", rng.random_range(0..900), rng.random_range(0..100)));
+        let amount =
+            (!there || rng.random_bool(0.5)).then(|| format!("{}.{:02}", rng.random_range(0..900), rng.random_range(0..100)));
         let note = rng.random_bool(0.5).then(|| rng.random_bool(0.7).then(|| format!("note {number}\u{e9}")));
         if let Some(amount) = &amount {
             write!(after, r#","amount":{amount}"#).unwrap();
@@ -100,7 +101,12 @@ impl Shop {
         let keys: HashSet<&String> = self.rows.keys().chain(found.keys()).collect();
         let wrong: Vec<_> = keys.into_iter().filter(|key| self.rows.get(*key) != found.get(*key)).collect();
         if let Some(key) = wrong.first() {
-            panic!("{} rows are not as the replay has them; {key}: {:?}, not {:?}", wrong.len(), found.get(*key), self.rows.get(*key));
+            panic!(
+                "{} rows are not as the replay has them; {key}: {:?}, not {:?}",
+                wrong.len(),
+                found.get(*key),
+                self.rows.get(*key)
+            );
         }
     }
 }

@@ -61,7 +61,10 @@ async fn raise(open: &Open, client: &PooledClient, run: &RunOf) -> Result {
     let rows = client.query_typed(&stands, &of_action).await.map_err(|error| failed(&what(), error))?;
     let row = rows.first().ok_or_else(|| Error::retry(format!("{}: its row has just been removed", what())))?;
     open.bookkeeping.check(row, run)?;
-    Err(Error::stop(format!("two runs of pipeline \"{}\" have begun with the number {}: start one of them again", run.pipeline, run.generation)))
+    Err(Error::stop(format!(
+        "two runs of pipeline \"{}\" have begun with the number {}: start one of them again",
+        run.pipeline, run.generation
+    )))
 }
 
 /// Waits for `raise`; after some patience ends our own sessions that are in its way.

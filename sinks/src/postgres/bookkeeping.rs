@@ -75,11 +75,12 @@ impl Bookkeeping {
         for attempt in 0.. {
             match client.batch_execute(&make).await {
                 // Two that make one table at once: one of them fails, and finds it there.
-                Err(error) if attempt < 3 && error.code().is_some_and(|code| matches!(code.code(), "23505" | "42P07" | "42710" | "42P06")) => {}
+                Err(error)
+                    if attempt < 3
+                        && error.code().is_some_and(|code| matches!(code.code(), "23505" | "42P07" | "42710" | "42P06")) => {}
                 Err(error) => {
                     let user = client.query_one("select current_user::text, current_database()::text", &[]).await.ok();
-                    let (user, database): (String, String) =
-                        user.map_or_else(Default::default, |row| (row.get(0), row.get(1)));
+                    let (user, database): (String, String) = user.map_or_else(Default::default, |row| (row.get(0), row.get(1)));
                     let schema = schema.unwrap_or_else(|| "public".to_owned());
                     return Err(failed(
                         &format!(
@@ -97,7 +98,8 @@ impl Bookkeeping {
 
     /// Takes a share of the generation and records the outcomes of a transaction. Waits for another try of the same transaction.
     pub(super) async fn stand(&self, open: &Transaction<'_>, run: &RunOf, number: u64, outcomes: &[u8]) -> Result<Standing> {
-        let (generation, process, number, checkpoint) = (run.generation as i64, run.process as i32, number as i64, checkpoint(run));
+        let (generation, process, number, checkpoint) =
+            (run.generation as i64, run.process as i32, number as i64, checkpoint(run));
         let rows = open
             .query_typed(
                 &self.stand,

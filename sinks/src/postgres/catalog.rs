@@ -72,7 +72,10 @@ impl Layout {
             needs.iter().filter(|(at, _, needed)| *needed && !row.get::<_, bool>(*at)).map(|(_, right, _)| *right).collect();
         if !missing.is_empty() {
             let (rights, user): (_, String) = (missing.join(", "), row.get(6));
-            return Err(Error::stop(format!("user {user} may not write table {name}: grant {rights} on {name} to {}", quote(&user))));
+            return Err(Error::stop(format!(
+                "user {user} may not write table {name}: grant {rights} on {name} to {}",
+                quote(&user)
+            )));
         }
         let columns = "select a.attname::text, format_type(a.atttypid, -1), t.typcategory::text,
                coalesce(base.typname, t.typname)::text, a.attgenerated <> '', a.attidentity = 'a'
@@ -142,7 +145,10 @@ impl Layout {
                 return Err(Error::stop(format!("table {table} has no column {}; it has {}", quote(column), there.join(", "))));
             };
             if found.is_computed {
-                return Err(Error::stop(format!("column {} of table {table} is computed by the server: leave it out", quote(column))));
+                return Err(Error::stop(format!(
+                    "column {} of table {table} is computed by the server: leave it out",
+                    quote(column)
+                )));
             }
             if asked[..at].iter().any(|(other, _)| other == column) {
                 return Err(Error::stop(format!("column {} of table {table} is filled twice", quote(column))));
@@ -158,7 +164,10 @@ impl Layout {
         }
         let place = |column: &String| {
             asked.iter().position(|(asked, _)| asked == column).ok_or_else(|| {
-                Error::stop(format!("column {} is in the key of table {table}, but is not filled: name it in `.columns`", quote(column)))
+                Error::stop(format!(
+                    "column {} is in the key of table {table}, but is not filled: name it in `.columns`",
+                    quote(column)
+                ))
             })
         };
         let key = description.key.iter().map(place).collect::<Result<_>>()?;
@@ -169,7 +178,8 @@ impl Layout {
                 fields.push((path[0].clone(), path[1..].to_vec(), at));
             }
         }
-        let fields_repeat = fields.iter().enumerate().any(|(at, (name, ..))| fields[..at].iter().any(|(other, ..)| other == name));
+        let fields_repeat =
+            fields.iter().enumerate().any(|(at, (name, ..))| fields[..at].iter().any(|(other, ..)| other == name));
         Ok(Layout { table, columns, key, mark, fields, fields_repeat })
     }
 }

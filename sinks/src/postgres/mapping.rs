@@ -91,6 +91,9 @@ mod tests {
             follow(row.get(&names[0])?, &names[1..])
         };
         assert_eq!(path("a.b.c"), Some(Value::Text("x".into())));
-        assert_eq!((path("a.b.d"), path("n.x"), path("a.x.c"), path("a.b.c.d")), (Some(Value::Null), Some(Value::Null), None, None));
+        assert_eq!(
+            (path("a.b.d"), path("n.x"), path("a.x.c"), path("a.b.c.d")),
+            (Some(Value::Null), Some(Value::Null), None, None)
+        );
     }
 }

@@ -187,7 +187,9 @@ impl Open {
             return Err(Error::stop(format!("table {table}: an upsert needs `.key([..])`, the columns that tell rows apart")));
         }
         if description.mode == Mode::Append && description.deletes != Deletes::Remove {
-            return Err(Error::stop(format!("table {table}: what is appended is never deleted; leave out what is said of deletes")));
+            return Err(Error::stop(format!(
+                "table {table}: what is appended is never deleted; leave out what is said of deletes"
+            )));
         }
         let url = Url::parse(&description.url)?;
         let pool = Pool::new(&url, description.pool, &format!("sink {}", table.name))?;

@@ -137,8 +137,14 @@ mod tests {
             ],
             ..Restored::default()
         };
-        let found =
-            [applied(1, 10, 99), applied(2, 20, 100), applied(5, 50, 101), applied(6, 60, 101), applied(7, 70, 0), applied(2, 20, 100)];
+        let found = [
+            applied(1, 10, 99),
+            applied(2, 20, 100),
+            applied(5, 50, 101),
+            applied(6, 60, 101),
+            applied(7, 70, 0),
+            applied(2, 20, 100),
+        ];
         let group = adopt(&found, "table", &mut restored);
         let noted: Vec<_> = group.notes.iter().map(|note| (note.action, note.change, note.epoch)).collect();
         assert_eq!(noted, [(3, 2, UNTIL_MET), (3, 6, UNTIL_MET)]);
