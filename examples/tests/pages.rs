@@ -181,6 +181,15 @@ fn checkpoint_loses_nothing_and_repeats_few_at_any_batch_size() {
 }
 
 #[test]
+fn exactly_once_kills_itself_and_has_each_change_once() {
+    let page = Page::new("exactly_once");
+    let said = page.example.succeed(&[]);
+    assert_eq!(said.matches("was killed").count(), 5, "{said}");
+    assert!(said.contains("orders: 475 rows, 475 of them as a plain program has them, which has 475"), "{said}");
+    assert!(said.contains("history: 30000 rows of 30000 changes, of 30000"), "{said}");
+}
+
+#[test]
 fn filter_counts_what_does_not_pass() {
     let report = Page::new("filter").run_and_print(&[], &["o-1 is large: 100", "o-2 is large: 400"]);
     check_books(&report, "print", [9, 0, 7, 2, 0]);

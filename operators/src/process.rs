@@ -204,6 +204,7 @@ impl Process {
     /// Called when a checkpoint has become durable.
     pub fn set_saved_epoch(&self, epoch: Epoch) {
         self.saved_epoch.fetch_max(epoch, Ordering::AcqRel);
+        self.outcomes_saved(epoch);
     }
 
     /// Parked changes that are being taken up again keep the sources open; `n` more of them.

@@ -56,7 +56,6 @@ pub(crate) fn start(process: &Arc<Process>, post: Post<Saved>) -> Saver {
                     durations.record(began.elapsed().as_secs_f64());
                     told.pace.save(None);
                     told.listeners.saved(&mark);
-                    told.outcomes_saved(epoch);
                     told.cluster.saved(epoch, &mark);
                     post.send(Saved { epoch });
                 });

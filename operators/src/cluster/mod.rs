@@ -354,7 +354,6 @@ impl Shared {
                     process.set_saved_epoch(epoch);
                     process.pace.save(None);
                     process.listeners.saved(&mark);
-                    process.outcomes_saved(epoch);
                 }
             }
             Message::Ended(counts) => {

@@ -5,7 +5,7 @@
 //! number. `highwater_outcomes` has a row for each transaction since the last mark, with the outcomes of its changes.
 
 use highwater_operators::action::transactional::{Forget, Recorded, RunOf};
-use highwater_operators::postgres::{failed, quote};
+use highwater_operators::postgres::{failed, quote, quote_text};
 use highwater_operators::{Error, Result};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row, Transaction};
@@ -46,18 +46,19 @@ impl Bookkeeping {
 
     /// Makes the tables, if they are not there.
     pub(super) async fn make(&self, client: &Client) -> Result {
-        let there = format!("select to_regclass('{}') is not null and to_regclass('{}') is not null", self.fence, self.outcomes);
+        let (fence, outcomes) = (quote_text(&self.fence), quote_text(&self.outcomes));
+        let there = format!("select to_regclass({fence}) is not null and to_regclass({outcomes}) is not null");
         let missing = |error| failed(&format!("looking for {}", self.fence), error);
         if client.query_one(&there, &[]).await.map_err(missing)?.get::<_, bool>(0) {
             return Ok(());
         }
         let schema = self.schema.as_deref().map(quote);
-        let make_schema = schema.as_ref().map(|schema| {
-            format!(
-                "do $$ begin if to_regnamespace('{}') is null then create schema {schema}; end if; end $$;",
-                schema.replace('\'', "''")
-            )
-        });
+        let mut make_schema = None;
+        if let Some(schema) = &schema {
+            let there = format!("select to_regnamespace({}) is not null", quote_text(schema));
+            let is_there: bool = client.query_one(&there, &[]).await.map_err(missing)?.get(0);
+            make_schema = (!is_there).then(|| format!("create schema if not exists {schema};"));
+        }
         let (fence, outcomes) = (&self.fence, &self.outcomes);
         let make = format!(
             "{}

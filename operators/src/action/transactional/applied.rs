@@ -76,7 +76,7 @@ impl Applied {
 
 impl Shared {
     /// A mark became durable: everything of epochs below it is done.
-    fn saved(self: &Arc<Self>, epoch: Epoch, process: &Arc<Process>) {
+    fn saved(self: &Arc<Self>, epoch: Epoch, process: &Process) {
         let mut held = self.applied.held.lock();
         if held.dropping.as_ref().is_some_and(|dropping| !dropping.is_finished()) || process.halt.is_frozen() {
             return;
@@ -104,14 +104,14 @@ impl Shared {
 
 impl Process {
     /// Tells every transactional action that a mark became durable.
-    pub(crate) fn outcomes_saved(self: &Arc<Self>, epoch: Epoch) {
+    pub(crate) fn outcomes_saved(&self, epoch: Epoch) {
         for (_, shared) in self.shared.all::<Shared>() {
             shared.saved(epoch, self);
         }
     }
 
     /// Waits, for a moment, until the outcomes that the last save has made needless are dropped from their targets.
-    pub fn drop_outcomes(self: &Arc<Self>) {
+    pub fn drop_outcomes(&self) {
         self.outcomes_saved(self.saved_epoch());
         for (_, shared) in self.shared.all::<Shared>() {
             let dropping = shared.applied.held.lock().dropping.take();

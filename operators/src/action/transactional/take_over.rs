@@ -97,7 +97,7 @@ fn insist<T>(runtime: &Handle, mut attempt: impl FnMut() -> Result<T>) -> Result
                 if failed == 1 {
                     tracing::warn!(%error, "the target of an action is away; trying again for {PATIENCE:?}");
                 }
-                runtime.block_on(tokio::time::sleep(backoff.wait(failed)));
+                runtime.block_on(async { tokio::time::sleep(backoff.wait(failed)).await });
             }
             Err(error) if error.kind() == ErrorKind::Retry => return Err(Error::stop(error.to_string())),
             answer => return answer,
