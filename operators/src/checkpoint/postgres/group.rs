@@ -139,7 +139,7 @@ impl<'a> Draft<'a> {
             actions: Default::default(),
             parked: Vec::new(),
             ended: Vec::new(),
-            state: save.iter().flat_map(|save| pieces(save)).collect(),
+            state: save.iter().flat_map(pieces).collect(),
             save: save.as_ref().map(|save| SaveRow::of(save, floor)).transpose()?,
             last_parked: parked.iter().map(|parked| bigint(parked.id)).max().unwrap_or(0),
             forgotten,

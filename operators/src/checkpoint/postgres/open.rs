@@ -40,10 +40,10 @@ pub(super) struct Found {
 pub(super) async fn raise(of: &Of, seat: Seat, lease: Duration) -> Result<Found> {
     let mut client = of.link.client().await?;
     let wrong = |error| failed(WHAT, error);
-    let tables = of.link.faults.step(super::schema::make(&mut **client));
+    let tables = of.link.faults.step(super::schema::make(&mut client));
     Box::pin(tables).await?;
     let backend: i32 = client.query_one("select pg_backend_pid()", &[]).await.map_err(wrong)?.get(0);
-    let transaction = tokio_postgres::Client::transaction(&mut **client).await.map_err(wrong)?;
+    let transaction = tokio_postgres::Client::transaction(&mut client).await.map_err(wrong)?;
     let raising = raised(of, seat, lease, &transaction);
     let found = tokio::select! {
         found = Box::pin(raising) => found?,
@@ -113,7 +113,7 @@ pub(super) async fn join(of: &Of, generation: u64, seat: Seat, lease: Duration) 
     let mut client = of.link.client().await?;
     let wrong = |error| failed(WHAT, error);
     super::schema::version(&**client).await?;
-    let transaction = tokio_postgres::Client::transaction(&mut **client).await.map_err(wrong)?;
+    let transaction = tokio_postgres::Client::transaction(&mut client).await.map_err(wrong)?;
     let name = &*of.pipeline;
     let known = read::pipeline(&transaction, name, "for share").await?;
     let known = known.ok_or_else(|| Error::stop(format!("{name} has no checkpoint to join: its first process opens it")))?;
