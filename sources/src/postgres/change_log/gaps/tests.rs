@@ -177,7 +177,7 @@ fn read(seed: u64, cache: i64, reader: Reader) -> Option<String> {
     let mut read: Vec<i64> = Vec::new();
     for round in 0.. {
         now += Duration::from_millis(10);
-        let is_over = round >= 150;
+        let is_over = round >= 100;
         if is_over {
             // Everybody ends; then the reader must come to rest.
             world.is_over = true;
@@ -211,12 +211,13 @@ fn read(seed: u64, cache: i64, reader: Reader) -> Option<String> {
         }
         world.steps();
         let mut backends = if cache > 1 { world.backends() } else { BTreeSet::new() };
-        world.steps();
+        // A backend may do much between the two statements.
+        (0..4).for_each(|_| world.steps());
         let mut there = world.holders();
         match reader {
             Reader::WithoutBackends => backends.clear(),
             Reader::BackendsLast => {
-                world.steps();
+                (0..4).for_each(|_| world.steps());
                 backends = world.backends();
             }
             Reader::OnceMore => (there, backends) = Default::default(),
@@ -263,7 +264,7 @@ fn take_found(world: &World, gaps: &mut Gaps, read: &mut Vec<i64>, now: Instant)
 /// one by one or by tens.
 #[test]
 fn oracle_every_committed_row_is_read_once() {
-    let seeds: u64 = std::env::var("HIGHWATER_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300);
+    let seeds: u64 = std::env::var("HIGHWATER_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
     for seed in 0..seeds {
         for cache in [1, 10] {
             if let Some(wrong) = read(seed, cache, Reader::AsItIs) {
