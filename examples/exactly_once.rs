@@ -115,7 +115,7 @@ const CHANGES: u64 = 30_000;
 /// What becomes of change `n`: its order, whether that goes, its status and amount.
 fn change(n: u64) -> (String, bool, &'static str, u64) {
     let key = format!("o-{}", n * n % 1009);
-    (key, n % 17 == 0, ["new", "paid", "shipped"][n as usize % 3], n * 7 % 1000)
+    (key, n.is_multiple_of(17), ["new", "paid", "shipped"][n as usize % 3], n * 7 % 1000)
 }
 
 fn lines() -> String {
