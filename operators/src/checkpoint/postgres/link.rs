@@ -69,7 +69,20 @@ impl Link {
         let began = std::time::Instant::now();
         let mut failed = 0;
         loop {
-            let error = match self.block_on(work(failed)) {
+            // Also in the midst of an attempt: opening a connection alone may take half a minute.
+            let left = async {
+                while !given_up(began.elapsed()) {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            let attempt = work(failed);
+            let tried = self.block_on(async {
+                tokio::select! {
+                    tried = attempt => tried,
+                    () = left => Err(Error::retry("it did not answer")),
+                }
+            });
+            let error = match tried {
                 Ok(done) => return Ok(done),
                 Err(error) if error.kind() != ErrorKind::Retry => return Err(Error::stop(error.to_string())),
                 Err(error) => error,

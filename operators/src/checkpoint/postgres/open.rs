@@ -202,7 +202,8 @@ fn first_id(next: u64, seat: Seat) -> u64 {
     next + (process + processes - next % processes) % processes
 }
 
-/// Ends connections of this program that keep opening from going on: those of a run that was frozen in the middle of a group.
+/// Ends connections of this program that keep a statement from going on: of a run that was frozen in the middle of a group, or
+/// of an attempt that nobody waits for any more.
 /// Goes on until it is dropped.
 pub(super) async fn end_blockers(of: &Of, blocked: i32) {
     loop {
@@ -217,7 +218,10 @@ pub(super) async fn end_blockers(of: &Of, blocked: i32) {
             .await;
         for row in ended.iter().flatten() {
             let backend: i32 = row.get(0);
-            tracing::warn!(backend, "ended the connection of an earlier run that stood in the way of this one");
+            tracing::warn!(
+                backend,
+                "ended a connection of an earlier run, or of an attempt that was given up: it stood in the way"
+            );
         }
     }
 }

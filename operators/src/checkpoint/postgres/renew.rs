@@ -40,7 +40,7 @@ pub(super) struct Renewal {
 
 impl Renewal {
     /// Renews until the lease is given back, or nobody has it any more.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(self) {
         let mut connection = None;
         let mut before_are_over = false;
         loop {
@@ -49,8 +49,21 @@ impl Renewal {
                 Ok(lease) => lease,
                 Err(how) => return self.end(how, connection).await,
             };
-            // Both the question and its answer: an answer that comes later is worth less than asking again.
-            let asked = tokio::time::timeout(self.length / 2, Box::pin(self.renew(&lease, &mut connection))).await;
+            if connection.is_none() {
+                tokio::select! {
+                    opened = Box::pin(Connection::open(&self.of.link.url, "lease")) => match opened {
+                        Ok(opened) => connection = Some(opened),
+                        Err(error) => {
+                            tracing::debug!(%error, "no connection to renew the lease by");
+                            tokio::time::sleep(self.length / 8).await;
+                            continue;
+                        }
+                    },
+                    () = self.mailbox.woken() => continue,
+                }
+            }
+            // An answer that comes later is worth less than asking again.
+            let asked = tokio::time::timeout(self.length, Box::pin(self.renew(&lease, connection.as_ref()))).await;
             let lasting = match asked {
                 Ok(Ok(lasting)) => lasting,
                 Ok(Err(error)) => {
@@ -79,12 +92,9 @@ impl Renewal {
     }
 
     /// Renews once. `false`: the run was replaced.
-    async fn renew(&mut self, lease: &Lease, connection: &mut Option<Connection>) -> Result<bool> {
+    async fn renew(&self, lease: &Lease, connection: Option<&Connection>) -> Result<bool> {
         let (name, Writer { process, generation }) = (&*self.of.pipeline, self.writer);
-        let connection = match connection {
-            Some(connection) => connection,
-            None => connection.insert(Connection::open(&self.of.link.url, "lease").await?),
-        };
+        let Some(connection) = connection else { return Ok(true) };
         self.mailbox.send(connection, &self.of, self.writer).await?;
         // Before it is asked: the server may have answered any time after.
         let asked_at = since_boot();

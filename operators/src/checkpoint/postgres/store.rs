@@ -90,7 +90,7 @@ impl PostgresStore {
         let group = self.group + 1;
         let (of, writer) = (&self.of, self.writer);
         let given_up = given_up(&self.halt);
-        let write = |_| async move { of.link.faults.step(Box::pin(writer.write(of, draft, group))).await };
+        let write = |failed| async move { of.link.faults.step(Box::pin(writer.write(of, draft, group, failed > 0))).await };
         of.link.insist("a group for the checkpoint store could not be written", given_up, write)?;
         self.group = group;
         Ok(())

@@ -8,12 +8,13 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::group::{Draft, GROUP, NOTES, ParkedRow, StateRow};
 use super::link::Of;
+use super::open::end_blockers;
 use super::text::number;
 use crate::error::{Error, Result};
 use crate::postgres::{PooledClient, failed};
 
-/// From so many bytes on, parked changes and state are copied (`docs/checkpoint-store.md` has the figures). Below it, the one
-/// round trip of a single statement counts for more.
+/// From so many bytes on, parked changes and state are copied. Below it, the one round trip of a single statement counts for
+/// more than what the server saves in reading it.
 pub(super) const COPY_FROM: usize = 2 << 20;
 
 const WHAT: &str = "writing to the checkpoint store";
@@ -30,8 +31,20 @@ impl Writer {
     ///
     /// # Errors
     /// Of kind stop if the run was replaced: then nothing was written.
-    pub(super) async fn write(self, of: &Of, draft: &Draft<'_>, group: i64) -> Result {
-        let mut client = of.link.client().await?;
+    pub(super) async fn write(self, of: &Of, draft: &Draft<'_>, group: i64, is_again: bool) -> Result {
+        let client = of.link.client().await?;
+        if !is_again {
+            return self.write_on(client, of, draft, group).await;
+        }
+        // The attempt before may still hold the fence, on a connection whose end the server has not noticed.
+        let backend = client.query_one("select pg_backend_pid()", &[]).await.map_err(|error| failed(WHAT, error))?.get(0);
+        tokio::select! {
+            written = Box::pin(self.write_on(client, of, draft, group)) => written,
+            () = Box::pin(end_blockers(of, backend)) => unreachable!("it goes on until it is dropped"),
+        }
+    }
+
+    async fn write_on(self, mut client: PooledClient, of: &Of, draft: &Draft<'_>, group: i64) -> Result {
         let passed = if draft.is_notes_alone() {
             self.notes(of, &client, draft, group).await?
         } else if draft.bulk() < COPY_FROM {
