@@ -61,6 +61,8 @@ use crate::flow::{Built, Flow};
 use crate::report::{ActionBooks, Report};
 use crate::run::{self, Build, Control};
 use crate::settings::Settings;
+#[cfg(feature = "postgres")]
+pub use highwater_operators::testing::postgres;
 
 /// How long a pipeline may be busy before a test is told that it never settles.
 const STUCK: Duration = Duration::from_secs(60);
