@@ -171,10 +171,7 @@ fn a_network_that_is_cut_loses_and_repeats_nothing() {
 fn in_trouble(case: &mut Case, url: &Url, trouble: impl FnOnce(&Case), end: impl FnOnce(&Case)) -> Result<Report> {
     let started = case.start(url);
     let control = started.control.clone();
-    support::until("something was saved", || {
-        let place = PostgresCheckpointStore::at(case.database.url().reveal());
-        place.inspect("test").is_ok_and(|seen| seen.is_some_and(|seen| seen.checkpoint().is_some()))
-    });
+    support::until("the run has begun", || control.books().is_some());
     control.stall_at(Some(failpoint::GROUP_BEFORE_COMMIT));
     trouble(case);
     control.stall_at(None);
