@@ -69,8 +69,15 @@ pub(super) async fn make(client: &mut Client) -> Result {
 /// It is newer than this program.
 pub(super) async fn version(client: &impl tokio_postgres::GenericClient) -> Result<Option<i32>> {
     let what = "asking for the version of the checkpoint store's tables";
-    let there =
-        client.query_one("select to_regclass('observer_schema') is not null", &[]).await.map_err(|error| failed(what, error))?;
+    // Not by to_regclass: a session that has just waited for the lock would answer from what it knew before.
+    let there = client
+        .query_one(
+            "select exists (select from pg_class where relname = 'observer_schema' and relnamespace in \
+             (select oid from pg_namespace where nspname = any (current_schemas(false))))",
+            &[],
+        )
+        .await
+        .map_err(|error| failed(what, error))?;
     if !there.get::<_, bool>(0) {
         return Ok(None);
     }
