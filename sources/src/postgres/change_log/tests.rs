@@ -189,7 +189,9 @@ fn what_init_makes_can_be_made_twice_and_read_by_its_role() {
     reading.until_idle();
     database.sql("insert into audit.\"Change's log\" (object_type, modification_type) values ('a', 'INSERT')").unwrap();
     reading.until("the trigger wakes the reader", |found| found.changes.len() == 1);
-    assert!(database.sql("insert into audit.\"Change's log\" (id, object_type, modification_type) values (9, 'a', 'I')").is_err());
+    assert!(
+        database.sql("insert into audit.\"Change's log\" (id, object_type, modification_type) values (9, 'a', 'I')").is_err()
+    );
 }
 
 #[test]
