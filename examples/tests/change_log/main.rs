@@ -65,7 +65,9 @@ fn late_commits_are_read_once_however_often_the_reader_is_killed() {
         let report = read_on(&example, &source, &output);
         let found = Found::compare(&database, &output);
         let Found { rows, late, lost, repeated } = found;
-        println!("| {to:?} | {cache} | {rows} | {} | {kills} | {met} | {late} | {lost} | {repeated} |", used - rows);
+        // Transactions side by side do not tell in what order rows were read.
+        let shown = if to == To::Files { late.to_string() } else { String::new() };
+        println!("| {to:?} | {cache} | {rows} | {} | {kills} | {met} | {shown} | {lost} | {repeated} |", used - rows);
         assert_eq!((lost, repeated), (0, 0), "seed {seed}");
         assert_eq!(report.actions["all"].delivered, rows, "seed {seed}: the books say otherwise");
         assert!(late > 0 && (met > 0 || kills == 0), "seed {seed}: nothing came late, or no kill met work: this shows nothing");
