@@ -164,8 +164,8 @@ fn who_does_not_fit_is_refused_with_a_reason() {
     let [leader, member] = both(Settings { workers: Some(2), ..settings.clone() }, &build);
     assert!(leader.contains(missing) && leader.contains("process 1 (127.0.0.1:"), "{leader}");
     assert!(member.contains("it has 2 workers, and process 0 has 1: say --workers alike everywhere"), "{member}");
-    let [_, member] = both(settings.clone(), &plain(&store, "others", false));
-    assert!(member.contains("another shape"), "{member}");
+    let [leader, member] = both(settings.clone(), &plain(&store, "others", false));
+    assert!(member.contains("another shape"), "{member}; {leader}");
     let secret = Some(Secret::new("open sesame"));
     let [_, member] = both(Settings { cluster_secret: secret, ..settings.clone() }, &build);
     assert!(member.contains("HIGHWATER_CLUSTER_SECRET") && !member.contains("sesame"), "{member}");

@@ -111,8 +111,9 @@ impl CheckpointStore for Shared {
 
 /// A file of hosts with so many free ports of this machine.
 pub fn hosts(folder: &TempDir, processes: u64) -> PathBuf {
-    let held: Vec<TcpListener> =
-        (0..processes).map(|_| TcpListener::bind("127.0.0.1:0").expect("there is a free port")).collect();
+    // Not a port of those that the kernel gives to connections: one of another test's would take it before the process does.
+    let free = || (0..1_000).find_map(|_| TcpListener::bind(("127.0.0.1", rand::random_range(20_000..32_000))).ok());
+    let held: Vec<TcpListener> = (0..processes).map(|_| free().expect("there is a free port")).collect();
     let lines: Vec<String> = held.iter().map(|held| held.local_addr().unwrap().to_string()).collect();
     let path = folder.path().join(format!("hosts-{}", rand::random::<u64>()));
     std::fs::write(&path, lines.join("\n")).unwrap();

@@ -138,6 +138,8 @@ impl Renewal {
                 Some(connection) => connection,
                 None => Connection::open(&self.of.link.url, "lease").await?,
             };
+            // What the run has seen to since the last renewal: its requests would be met again.
+            self.mailbox.send(&connection, &self.of, self.writer).await?;
             let name = &*self.of.pipeline;
             connection.execute(gone, &[&name, &generation, &process]).await.map_err(|error| failed("releasing the lease", error))
         };
