@@ -151,7 +151,8 @@ fn a_store_that_does_not_answer_is_named() {
     let stalled = Stalled::start(&door, |_| {}, &with_a_door(&door, changes(9)));
     stalled.expect_held("the slow action", |held| held.kind == HolderKind::Call);
     stalled.control().stall_at(Some(failpoint::GROUP_BEFORE_COMMIT));
-    door.add_permits(3);
+    // All of them: a call that still waited at the door would rightly be named instead.
+    door.add_permits(7);
     // Which of the two it is that waits, an outcome's note or a save, is chance; the store is what both wait for.
     let held = stalled.expect_held("the store", |held| held.kind == HolderKind::Store);
     assert!(held.to_string().starts_with("the checkpoint store has been "), "{held}");
