@@ -167,8 +167,8 @@ fn who_does_not_fit_is_refused_with_a_reason() {
     let [leader, member] = both(settings.clone(), &plain(&store, "others", false));
     assert!(member.contains("another shape"), "{member}; {leader}");
     let secret = Some(Secret::new("open sesame"));
-    let [_, member] = both(Settings { cluster_secret: secret, ..settings.clone() }, &build);
-    assert!(member.contains("HIGHWATER_CLUSTER_SECRET") && !member.contains("sesame"), "{member}");
+    let [leader, member] = both(Settings { cluster_secret: secret, ..settings.clone() }, &build);
+    assert!(member.contains("HIGHWATER_CLUSTER_SECRET") && !member.contains("sesame"), "{member}; {leader}");
     let three = hosts(&folder, 3);
     let [_, member] = both(Settings { processes: 3, hostfile: Some(same_first(&settings, &three)), ..settings.clone() }, &build);
     assert!(member.contains("it expects 3 processes, and process 0 expects 2"), "{member}");

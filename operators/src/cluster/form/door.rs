@@ -61,6 +61,22 @@ impl From<io::Error> for Refusal {
     }
 }
 
+/// How long an address may be held by an earlier run that is just ending.
+const STILL_HELD: Duration = Duration::from_secs(1);
+
+/// Listens, once an earlier run has let go of the address.
+fn bind(party: &Party) -> io::Result<TcpListener> {
+    let until = Instant::now() + STILL_HELD;
+    loop {
+        match TcpListener::bind(party.hosts.addresses(party.place.process)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            bound => return bound,
+        }
+    }
+}
+
 /// Where others connect. Closed when it is dropped.
 pub(super) struct Door {
     come: Receiver<(TcpStream, Body)>,
@@ -71,7 +87,7 @@ impl Door {
     /// Listens at this process's own address.
     pub(super) fn open(party: &Party) -> Result<Self> {
         let process = party.place.process;
-        let listener = TcpListener::bind(party.hosts.addresses(process)).map_err(|error| {
+        let listener = bind(party).map_err(|error| {
             let hint = match error.kind() {
                 ErrorKind::AddrInUse => "; another program has it, or an earlier run has not ended: name another in --hostfile",
                 ErrorKind::AddrNotAvailable => "; that is no address of this machine: --process and --hostfile must fit",
