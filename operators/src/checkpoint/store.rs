@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::change::Change;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::halt::Halt;
 use crate::position::{Epoch, PartitionId, Position, ResumeToken};
 
@@ -202,6 +202,30 @@ pub struct Save {
     pub forgotten: Vec<(u16, ChangeHash, Position)>,
     /// Whether every source had ended.
     pub ended: bool,
+}
+
+impl Save {
+    /// Whether this save may follow another: stores ask before they write, where breaking the contract could still be undone.
+    ///
+    /// # Errors
+    /// Of kind stop: its number or epoch does not follow, or it would move the mark back.
+    pub fn may_follow(&self, last: &Save) -> Result {
+        if self.number != last.number + 1 || self.epoch < last.epoch {
+            return Err(Error::stop(format!(
+                "save {} of epoch {} cannot follow save {} of epoch {}",
+                self.number, self.epoch, last.number, last.epoch
+            )));
+        }
+        for (partition, token) in &self.mark {
+            if let Some(before) = last.mark.get(partition).filter(|before| before.order > token.order) {
+                return Err(Error::stop(format!(
+                    "save {} would move the mark of partition {partition} back from {} to {}",
+                    self.number, before.order, token.order
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a new run begins with.

@@ -1,9 +1,9 @@
 //! A table in Postgres as an action: each change is in it exactly once, whatever was killed, frozen or cut off meanwhile.
 //!
-//! A transaction takes a share of the row that holds the generation ([`bookkeeping`]), records the outcomes of a batch, and only
-//! then applies the rows ([`write`]). What a change becomes in a row says the [`mapping`]; its values are handed over as text, and the
-//! server casts them to the types that its catalog tells ([`catalog`]). Of a key that
-//! changes several times in one batch the table sees what leaves a trace ([`fold`]).
+//! A transaction takes a share of the row that holds the generation (`bookkeeping`), records the outcomes of a batch, and only
+//! then applies the rows (`write`). What a change becomes in a row says the `mapping`; its values are handed over as text, and the
+//! server casts them to the types that its catalog tells (`catalog`). Of a key that
+//! changes several times in one batch the table sees what leaves a trace (`fold`).
 
 mod begin;
 mod bookkeeping;

@@ -19,7 +19,7 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::checkpoint::store::{CheckpointStore, Group, Parked, ParkedId, Restored, Save, StateSegment};
+use crate::checkpoint::store::{CheckpointStore, Group, Parked, ParkedId, Restored, StateSegment};
 use crate::error::{Error, Result};
 
 use background::{Background, Compacted, Failed};
@@ -121,26 +121,6 @@ impl EmbeddedStore {
         self.contents.apply(entry, attached_at);
         if let Some(background) = &self.background {
             background.synced(self.journal.end);
-        }
-        Ok(())
-    }
-
-    /// The contract's own rules, checked where breaking them could not be undone.
-    fn check(&self, save: &Save) -> Result<()> {
-        let Some(last) = &self.contents.save else { return Ok(()) };
-        if save.number != last.number + 1 || save.epoch < last.epoch {
-            return Err(Error::stop(format!(
-                "save {} of epoch {} cannot follow save {} of epoch {}",
-                save.number, save.epoch, last.number, last.epoch
-            )));
-        }
-        for (partition, token) in &save.mark {
-            if let Some(before) = last.mark.get(partition).filter(|before| before.order > token.order) {
-                return Err(Error::stop(format!(
-                    "save {} would move the mark of partition {partition} back from {} to {}",
-                    save.number, before.order, token.order
-                )));
-            }
         }
         Ok(())
     }
@@ -273,7 +253,7 @@ impl CheckpointStore for EmbeddedStore {
             return Ok(());
         }
         if let Some(save) = save {
-            self.check(save)?;
+            self.contents.save.as_ref().map_or(Ok(()), |last| save.may_follow(last))?;
         }
         let (entry, records) = Entry::of_group(group, now_ms())?;
         let state = save.iter().flat_map(|save| &save.state).map(|segment| &segment.bytes[..]);

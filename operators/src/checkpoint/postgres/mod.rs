@@ -1,7 +1,7 @@
 //! The checkpoint store in Postgres: tables of its own, made and migrated by itself, that several processes of one run can write.
 //!
-//! Every group is one statement, which writes only if its run is still the one the store knows ([`group`]); its number tells a
-//! group again whose answer was lost. What a run holds while it may act on what cannot be fenced is a lease ([`renew`]). What
+//! Every group is one statement, which writes only if its run is still the one the store knows (`group`); its number tells a
+//! group again whose answer was lost. What a run holds while it may act on what cannot be fenced is a lease (`renew`). What
 //! the tables hold, and what can be asked of them, is told in `docs/checkpoint-store.md`.
 
 mod faults;

@@ -67,22 +67,7 @@ impl PostgresStore {
         if self.seat.process != 0 {
             return Err(Error::stop(format!("process {} saves no checkpoint: the first process does", self.seat.process)));
         }
-        let Some(last) = &self.last else { return Ok(()) };
-        if save.number != last.number + 1 || save.epoch < last.epoch {
-            return Err(Error::stop(format!(
-                "save {} of epoch {} cannot follow save {} of epoch {}",
-                save.number, save.epoch, last.number, last.epoch
-            )));
-        }
-        for (partition, token) in &save.mark {
-            if let Some(before) = last.mark.get(partition).filter(|before| before.order > token.order) {
-                return Err(Error::stop(format!(
-                    "save {} would move the mark of partition {partition} back from {} to {}",
-                    save.number, before.order, token.order
-                )));
-            }
-        }
-        Ok(())
+        self.last.as_ref().map_or(Ok(()), |last| save.may_follow(last))
     }
 
     /// Writes a group, as often as it takes. The number of the group is what keeps it from being written twice.
