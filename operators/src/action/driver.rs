@@ -292,6 +292,18 @@ impl Driver {
         }
     }
 
+    /// Makes a call within the time an attempt may take. One that is ready at once costs no timer. Inside: its answer, or its panic.
+    pub(crate) async fn in_time<'a, T>(&self, call: impl FnOnce() -> BoxFuture<'a, T>) -> Result<Result<T, String>, Elapsed> {
+        let mut call = match guarded(call) {
+            Err(panic) => return Ok(Err(panic)),
+            Ok(call) => Guarded(call),
+        };
+        match (&mut call).now_or_never() {
+            Some(answer) => Ok(answer),
+            None => self.process.clock.timeout(self.spec.timeout, call).await,
+        }
+    }
+
     /// Delivers a batch and settles it; what fails in it is tried again as a smaller batch.
     async fn batch(&self, mut jobs: Vec<Job>) {
         let Kind::Batch(action) = &self.spec.kind else { unreachable!("checked by the caller") };
@@ -304,16 +316,7 @@ impl Driver {
                 job.handover.begins(job.delivery.attempt, now);
             }
             let deliveries: Vec<Delivery> = jobs.iter().map(|job| job.delivery.clone()).collect();
-            let answer = match guarded(|| action.call_owned(deliveries)) {
-                Err(panic) => Ok(Err(panic)),
-                Ok(call) => {
-                    let mut call = Guarded(call);
-                    match (&mut call).now_or_never() {
-                        Some(answer) => Ok(answer),
-                        None => self.process.clock.timeout(self.spec.timeout, call).await,
-                    }
-                }
-            };
+            let answer = self.in_time(|| action.call_owned(deliveries)).await;
             self.durations.record_many(began.elapsed().as_secs_f64(), jobs.len());
             let answers: Vec<Result> = match answer {
                 Ok(Ok(answers)) => answers,

@@ -103,6 +103,20 @@ pub enum Cause {
     Held,
 }
 
+impl Cause {
+    /// The cause in a word, as people see it and tables hold it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Cause::Failed => "failed",
+            Cause::Panicked => "panicked",
+            Cause::Lookup => "lookup",
+            Cause::Rejected => "rejected",
+            Cause::Overflow => "overflow",
+            Cause::Held => "held",
+        }
+    }
+}
+
 /// A change set aside, whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Parked {

@@ -162,23 +162,12 @@ fn row(parked: &Parked, asked: Option<&str>) -> [String; 7] {
     [
         parked.id.to_string(),
         shorten(&parked.action, 24),
-        asked.map_or_else(|| cause(parked).to_owned(), |asked| format!("{}, {asked} asked", cause(parked))),
+        asked.map_or_else(|| parked.cause.word().to_owned(), |asked| format!("{}, {asked} asked", parked.cause.word())),
         id,
         key,
         parked.attempts.to_string(),
         parked.error.clone(),
     ]
-}
-
-fn cause(parked: &Parked) -> &'static str {
-    match parked.cause {
-        Cause::Failed => "failed",
-        Cause::Panicked => "panicked",
-        Cause::Lookup => "lookup",
-        Cause::Rejected => "rejected",
-        Cause::Overflow => "overflow",
-        Cause::Held => "held",
-    }
 }
 
 /// What a cause means, and what becomes of the record.
@@ -197,7 +186,7 @@ fn show(parked: &Parked, asked: Option<&str>) {
     let change = &parked.change;
     say!("id        {}{}", parked.id, asked.map(|asked| format!(" (asked to {asked})")).unwrap_or_default());
     say!("{}    {}", if parked.cause == Cause::Rejected { "source" } else { "action" }, parked.action);
-    say!("cause     {}: {}", cause(parked), meaning(parked));
+    say!("cause     {}: {}", parked.cause.word(), meaning(parked));
     if !parked.error.is_empty() {
         say!("error     {}", parked.error);
     }

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use futures_util::FutureExt;
-
 use super::outcomes::{self, Entry};
 use super::{RunOf, Shared, Transaction, TransactionalSink};
 use crate::action::driver::{Driver, Finished, Job};
@@ -12,7 +10,6 @@ use crate::action::spec::ActionSpec;
 use crate::checkpoint::store::Cause;
 use crate::epoch::unix_ms;
 use crate::error::{Error, ErrorKind};
-use crate::guard::panic::{Guarded, guarded};
 use crate::process::Process;
 
 impl Shared {
@@ -76,16 +73,7 @@ impl Driver {
                 return Err(Refusal::Stopped);
             }
             let transaction = Transaction { run: &shared.run, number, outcomes: &outcomes, jobs };
-            let answer = match guarded(|| shared.sink.apply(transaction)) {
-                Err(panic) => Ok(Err(panic)),
-                Ok(call) => {
-                    let mut call = Guarded(call);
-                    match (&mut call).now_or_never() {
-                        Some(answer) => Ok(answer),
-                        None => self.process.clock.timeout(self.spec.timeout, call).await,
-                    }
-                }
-            };
+            let answer = self.in_time(|| shared.sink.apply(transaction)).await;
             self.durations.record_many(began.elapsed().as_secs_f64(), jobs.len());
             let error = match answer {
                 Ok(Ok(Ok(()))) => {

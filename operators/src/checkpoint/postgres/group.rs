@@ -10,7 +10,7 @@ use hashbrown::HashSet;
 use super::ledger::{Chunk, NoteKey, encode, key};
 use super::save::{Floor, SaveRow};
 use super::text::{bigint, escape};
-use crate::checkpoint::store::{Cause, Group, Parked, Resolution, Save};
+use crate::checkpoint::store::{Group, Parked, Resolution, Save};
 use crate::error::Result;
 
 /// Bytes of state in one row at most.
@@ -216,7 +216,7 @@ impl ParkedRow {
         Ok(ParkedRow {
             id: bigint(parked.id),
             action: escape(&parked.action).into_owned(),
-            cause: cause(parked.cause),
+            cause: parked.cause.word(),
             error: escape(&parked.error).into_owned(),
             attempts: parked.attempts.into(),
             at_ms: bigint(parked.parked_at_ms).min(LATEST_MS),
@@ -230,14 +230,3 @@ impl ParkedRow {
 
 /// The end of the year 9999: a clock that is wrong must not keep a change from being set aside.
 const LATEST_MS: i64 = 253_402_300_799_000;
-
-fn cause(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Failed => "failed",
-        Cause::Panicked => "panicked",
-        Cause::Lookup => "lookup",
-        Cause::Rejected => "rejected",
-        Cause::Overflow => "overflow",
-        Cause::Held => "held",
-    }
-}

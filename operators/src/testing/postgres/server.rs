@@ -64,7 +64,7 @@ impl Settings {
     /// Without syncs: faster, and of no use where the machine itself may crash. A `kill -9` of the server loses nothing.
     #[must_use]
     pub fn fast(self) -> Self {
-        self.set("fsync", "off").set("synchronous_commit", "off").set("full_page_writes", "off")
+        self.set("fsync", "off").set("full_page_writes", "off")
     }
 
     /// Starts a server with these settings.
