@@ -4,17 +4,20 @@
 //! epoch it has a change of, and, for changes that were parked, the end of their records. Dropping is work for the target beside
 //! the hot path, one statement after each save.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::{Forget, Shared};
+use crate::guard::backoff::Backoff;
 use crate::position::Epoch;
 use crate::process::Process;
+
+/// How long a run that ends tries to tidy up in its targets.
+const LAST_MOMENT: Duration = Duration::from_secs(2);
 
 /// The applied transactions of one action in one process whose outcomes the target holds.
 #[derive(Debug, Default)]
@@ -25,7 +28,7 @@ pub(crate) struct Applied {
 
 #[derive(Debug, Default)]
 struct Held {
-    transactions: VecDeque<Transaction>,
+    transactions: Vec<Transaction>,
     /// The statement that runs, if one does.
     dropping: Option<JoinHandle<()>>,
 }
@@ -69,8 +72,16 @@ impl Applied {
     pub(super) fn add(&self, number: u64, last_epoch: Epoch) -> Receipt {
         let receipt = Receipt(Arc::new(AtomicUsize::new(1)));
         let kept = Receipt(receipt.0.clone());
-        self.held.lock().transactions.push_back(Transaction { number, last_epoch, receipt: kept });
+        self.held.lock().transactions.push(Transaction { number, last_epoch, receipt: kept });
         receipt
+    }
+}
+
+impl Held {
+    /// Takes out what need not be kept once the mark of `epoch` is durable.
+    fn take_dead(&mut self, epoch: Epoch) -> Vec<Transaction> {
+        let is_dead = |transaction: &mut Transaction| transaction.last_epoch < epoch && transaction.receipt.is_settled();
+        self.transactions.extract_if(.., is_dead).collect()
     }
 }
 
@@ -81,24 +92,19 @@ impl Shared {
         if held.dropping.as_ref().is_some_and(|dropping| !dropping.is_finished()) || process.halt.is_frozen() {
             return;
         }
-        let mut dead = Vec::new();
-        held.transactions.retain(|transaction| {
-            let is_dead = transaction.last_epoch < epoch && transaction.receipt.is_settled();
-            if is_dead {
-                dead.push(transaction.number);
-            }
-            !is_dead
-        });
-        if dead.is_empty() {
-            return;
+        let dead = held.take_dead(epoch);
+        if !dead.is_empty() {
+            held.dropping = Some(process.runtime.spawn(self.clone().forget(dead)));
         }
-        let shared = self.clone();
-        held.dropping = Some(process.runtime.spawn(async move {
-            // What could not be dropped goes when the next run has taken over: it is below the mark.
-            if let Err(error) = shared.sink.forget(&shared.run, Forget::Transactions(dead)).await {
-                tracing::debug!(action = %shared.run.action, %error, "outcomes below the mark could not be dropped");
-            }
-        }));
+    }
+
+    /// Has the target forget these. If it cannot now, a later save tries again, or the next run, which takes over.
+    async fn forget(self: Arc<Self>, dead: Vec<Transaction>) {
+        let numbers = dead.iter().map(|transaction| transaction.number).collect();
+        if let Err(error) = self.sink.forget(&self.run, Forget::Transactions(numbers)).await {
+            tracing::debug!(action = %self.run.action, %error, "outcomes below the mark could not be dropped yet");
+            self.applied.held.lock().transactions.extend(dead);
+        }
     }
 }
 
@@ -110,14 +116,28 @@ impl Process {
         }
     }
 
-    /// Waits, for a moment, until the outcomes that the last save has made needless are dropped from their targets.
+    /// Drops the outcomes that the last save has made needless from their targets, trying for a moment.
     pub fn drop_outcomes(&self) {
-        self.outcomes_saved(self.saved_epoch());
-        for (_, shared) in self.shared.all::<Shared>() {
-            let dropping = shared.applied.held.lock().dropping.take();
-            if let Some(dropping) = dropping {
-                let _ = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(2), dropping).await });
+        let until = Instant::now() + LAST_MOMENT;
+        let backoff = Backoff { base: Duration::from_millis(5), max: Duration::from_millis(200) };
+        for attempt in 1.. {
+            self.outcomes_saved(self.saved_epoch());
+            let dropping: Vec<_> = self
+                .shared
+                .all::<Shared>()
+                .into_iter()
+                .filter_map(|(_, shared)| shared.applied.held.lock().dropping.take())
+                .collect();
+            let left = until.saturating_duration_since(Instant::now());
+            if dropping.is_empty() || left.is_zero() {
+                return;
             }
+            self.runtime.block_on(async {
+                let _ = tokio::time::timeout(left, futures_util::future::join_all(dropping)).await;
+                if attempt > 1 {
+                    tokio::time::sleep(backoff.wait(attempt).min(left)).await;
+                }
+            });
         }
     }
 }
