@@ -175,6 +175,54 @@ fn every_query_of_the_store_goes_by_an_index() {
     assert!(scans.is_empty(), "{}\n{log}", scans.join("\n"));
 }
 
+/// Goal: a group that ends some of many parked records reads those, also when its plan was made by figures of a time when there was none.
+/// Method: the server's own counts of rows read.
+#[test]
+fn ending_a_few_of_many_parked_records_reads_only_those() {
+    const MANY: u64 = 3000;
+    const FEW: u64 = 5;
+    let server = Settings::default().fast().set("autovacuum", "off").start().unwrap();
+    let database = server.database().unwrap();
+    let place = PostgresCheckpointStore::at(database.url().reveal());
+    let (mut store, ..) = place.open_store("orders", Seat::ALONE).unwrap();
+    for number in 1..=10 {
+        store.commit(&group(number)).unwrap();
+    }
+    // A large table with next to nothing in it, and every plan made anew.
+    let others = "generate_series(1, 2000) row";
+    database
+        .sql(&format!(
+            "insert into observer_parked select 'other', row, 'a', 'failed', '', 1, now(), 'c', 'k', '\\x00', '\\x00' from {others}"
+        ))
+        .unwrap();
+    database.sql("delete from observer_parked where listener_id = 'other' and id < 2000").unwrap();
+    database.sql("vacuum analyze").unwrap();
+    let count = || -> (u64, u64) {
+        let ask = |what| database.one(&format!("select {what} from pg_stat_user_tables where relname = 'observer_parked'"));
+        let count = |what| ask(what).unwrap().parse().unwrap();
+        (count("coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0)"), count("n_tup_del"))
+    };
+
+    let many = (100..100 + MANY).map(|id| parked(id, 100)).collect();
+    store.commit(&Group { parked: many, ..Group::default() }).unwrap();
+    for first in (100..100 + MANY).step_by(FEW as usize) {
+        let ids: Vec<u64> = (first..first + FEW).collect();
+        assert_eq!(store.parked_all(&ids).unwrap().len(), ids.len());
+        let ended = |id| Resolved { id, action: "receipt".into(), resolution: Resolution::Delivered };
+        store.commit(&Group { resolved: ids.into_iter().map(ended).collect(), ..Group::default() }).unwrap();
+    }
+
+    // A session tells its counts as it ends.
+    drop((store, place));
+    let began = Instant::now();
+    while count().1 < 2000 + MANY {
+        assert!(began.elapsed() < Duration::from_secs(30), "the server does not count: {:?}", count());
+        std::thread::yield_now();
+    }
+    let read = count().0;
+    assert!(read < 10_000 + 4 * MANY, "{read} rows were read");
+}
+
 /// Goal: several processes of one run write beside each other; a replaced run, and a process of it, writes nothing.
 #[test]
 fn several_processes_of_a_run_write_beside_each_other_until_it_is_replaced() {

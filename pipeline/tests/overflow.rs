@@ -6,12 +6,13 @@ mod support;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use highwater::operators::checkpoint::embedded::{EmbeddedStore, Inspection};
+use highwater::operators::checkpoint::embedded::{DataDirectory, EmbeddedStore, Inspection};
+use highwater::operators::checkpoint::place::{Inspect, Letters, OpenStore, Seat, StorePlace};
 use highwater::operators::checkpoint::requests::{Request, leave_request};
-use highwater::operators::checkpoint::store::Cause;
+use highwater::operators::checkpoint::store::{Cause, CheckpointStore, Group, Parked, ParkedId, Restored};
 use highwater::operators::testing::failpoint;
 use highwater::prelude::*;
 use highwater::report::Report;
@@ -147,6 +148,88 @@ fn what_overflowed_is_taken_up_in_order_after_a_crash() {
         assert!(slow <= 2 * crashes, "{slow} repeats");
         beside.check(&report, 100 * crashes);
     }
+}
+
+/// A store whose groups take their time, and what was set aside in them.
+#[derive(Clone)]
+struct SlowStore {
+    place: DataDirectory,
+    set_aside: Arc<AtomicUsize>,
+}
+
+struct Slowly {
+    store: Box<dyn CheckpointStore>,
+    set_aside: Arc<AtomicUsize>,
+}
+
+impl StorePlace for SlowStore {
+    fn place(&self) -> String {
+        self.place.place()
+    }
+
+    fn takes_several_processes(&self) -> Result {
+        self.place.takes_several_processes()
+    }
+
+    fn check(&self) -> Result {
+        self.place.check()
+    }
+
+    fn open(&self, pipeline: &str, seat: Seat) -> Result<OpenStore> {
+        let open = self.place.open(pipeline, seat)?;
+        Ok(OpenStore { store: Box::new(Slowly { store: open.store, set_aside: self.set_aside.clone() }), ..open })
+    }
+
+    fn join(&self, pipeline: &str, generation: u64, seat: Seat) -> Result<OpenStore> {
+        self.place.join(pipeline, generation, seat)
+    }
+
+    fn inspect(&self, pipeline: &str) -> Result<Option<Box<dyn Inspect>>> {
+        self.place.inspect(pipeline)
+    }
+
+    fn letters(&self, pipeline: &str) -> Result<Arc<dyn Letters>> {
+        self.place.letters(pipeline)
+    }
+}
+
+impl CheckpointStore for Slowly {
+    fn restore(&mut self) -> Result<Restored> {
+        self.store.restore()
+    }
+
+    fn action(&mut self, name: &str) -> Result<u16> {
+        self.store.action(name)
+    }
+
+    fn commit(&mut self, group: &Group) -> Result {
+        self.set_aside.fetch_add(group.parked.len(), Ordering::SeqCst);
+        std::thread::sleep(millis(3));
+        self.store.commit(group)
+    }
+
+    fn parked(&mut self, id: ParkedId) -> Result<Option<Parked>> {
+        self.store.parked(id)
+    }
+}
+
+/// Goal: actions whose changes wait for the store are not slow, and nothing of theirs is set aside: the store would only be asked for
+/// more. Method: three that answer at once, a window that is always full, few keys, and groups of the store that take 3 ms.
+#[test]
+fn what_waits_for_the_store_is_not_set_aside() {
+    const CHANGES: u64 = 3000;
+    let (folder, set_aside) = (support::folder(), Arc::new(AtomicUsize::new(0)));
+    let store = SlowStore { place: DataDirectory::at(folder.path().join("data")), set_aside: set_aside.clone() };
+    let build = support::build(move |flow| {
+        flow.source(Generator::new(3).changes(CHANGES).keys(100))
+            .fan_out(["one", "two", "three"].map(|name| action(name, run(|_| async { Ok(()) })).max_parallelism(64)))
+            .checkpoint(Checkpoint::every(millis(20)).in_store(store.clone()));
+        Ok(())
+    });
+    let settings = Settings { in_flight_changes: 64, ..support::settings(folder.path().join("data"), 1) };
+    let report = support::run(&settings, &build).unwrap();
+    assert!(report.ended && report.actions.values().all(|books| books.delivered == CHANGES), "{report:?}");
+    assert_eq!(set_aside.load(Ordering::SeqCst), 0);
 }
 
 /// An action that fails for fragile changes until it is mended.

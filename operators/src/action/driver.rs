@@ -5,7 +5,7 @@
 //! gathered while there are any, and go to the keeper together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use futures_util::FutureExt;
@@ -20,6 +20,7 @@ use crate::action::operator::park;
 use crate::action::spec::{ActionSpec, Kind};
 use crate::action::stats::ActionStats;
 use crate::action::transactional::{Receipt, Shared};
+use crate::action::waits::Waits;
 use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::store::{Cause, Note, Outcome, ParkedId, Resolution, Resolved};
 use crate::clock::Elapsed;
@@ -91,8 +92,8 @@ pub(crate) struct Driver {
     pub post: Post<Vec<Answer>>,
     pub stats: Arc<ActionStats>,
     pub durations: Histogram,
-    /// Calls of this worker that have their answer, which is being made durable. The worker counts them down as it hears of it.
-    pub noting: Arc<AtomicUsize>,
+    /// Whom changes wait for. What is durable is counted by the worker, as it hears of it.
+    pub waits: Waits,
 }
 
 /// Jobs taken together at most.
@@ -116,7 +117,7 @@ impl Driver {
             number,
             permits: permits.clone(),
             post,
-            noting: Arc::default(),
+            waits: Waits::of(process, &spec.name),
         }
     }
 
@@ -196,6 +197,7 @@ impl Driver {
         let mut permits = self.permits_at_once(jobs.len());
         let permitted = permits.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let (began, now) = (Instant::now(), unix_ms());
+        self.waits.called(permitted);
         let mut finished = Vec::with_capacity(permitted);
         for (place, job) in jobs.into_iter().enumerate() {
             let driver = self.clone();
@@ -272,6 +274,7 @@ impl Driver {
     /// Makes all attempts, each when there is a permit.
     async fn retried(self: Arc<Self>, job: Job) -> Finished {
         let permit = self.permit(1).await;
+        self.waits.called(1);
         match self.clone().attempt(job, unix_ms()).await {
             (job, Some(outcome)) => Finished { job, outcome, permit },
             (job, None) => {
@@ -310,11 +313,8 @@ impl Driver {
         loop {
             let mut permit = self.permit(jobs.len()).await;
             self.may_act().await;
-            let (began, now) = (Instant::now(), unix_ms());
-            for job in &mut jobs {
-                job.delivery.attempt += 1;
-                job.handover.begins(job.delivery.attempt, now);
-            }
+            let began = Instant::now();
+            self.begin(&mut jobs);
             let deliveries: Vec<Delivery> = jobs.iter().map(|job| job.delivery.clone()).collect();
             let answer = self.in_time(|| action.call_owned(deliveries)).await;
             self.durations.record_many(began.elapsed().as_secs_f64(), jobs.len());
@@ -356,6 +356,16 @@ impl Driver {
             self.wait(&mut again).await;
             jobs = again;
         }
+    }
+
+    /// An attempt of all of them begins.
+    pub(crate) fn begin(&self, jobs: &mut [Job]) {
+        let now = unix_ms();
+        for job in jobs.iter_mut() {
+            job.delivery.attempt += 1;
+            job.handover.begins(job.delivery.attempt, now);
+        }
+        self.waits.called(jobs.iter().filter(|job| job.delivery.attempt == 1).count());
     }
 
     /// Waits until this run may act on what asks no generation. Asked before each attempt: whoever was frozen, replaced and
@@ -478,7 +488,7 @@ impl Driver {
         if !set_aside.is_empty() {
             self.post.send(set_aside);
         }
-        self.noting.fetch_add(delivered.len() + answers.len(), Ordering::Relaxed);
+        self.waits.answered(delivered.len() + answers.len());
         if !delivered.is_empty() {
             answers.push(Answer::Delivered(delivered));
         }

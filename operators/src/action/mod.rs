@@ -17,6 +17,7 @@ pub mod spec;
 mod spill;
 pub mod stats;
 pub mod transactional;
+mod waits;
 
 pub use call::{Action, BatchAction, BoxFuture, Delivery, Run, batch, run};
 pub use spec::{ActionSpec, IntoAction, NamedAction, action};

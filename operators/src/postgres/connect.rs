@@ -31,6 +31,8 @@ pub(super) struct Opener {
     pub purpose: String,
     /// How long opening may take, and how long a silence on a connection in use may last if the server answers nobody.
     pub patience: Duration,
+    /// Settings of each session, as statements. Empty: the server's own.
+    session: &'static str,
     /// Connections in use. With none, silence means nothing.
     in_use: Arc<AtomicUsize>,
     pulse: Arc<Pulse>,
@@ -41,7 +43,12 @@ type Pulse = Mutex<Option<(Instant, bool)>>;
 
 impl Opener {
     pub(super) fn new(url: &Url, purpose: &str, patience: Duration, in_use: Arc<AtomicUsize>) -> Opener {
-        Opener { url: url.clone(), purpose: purpose.to_owned(), patience, in_use, pulse: Arc::default() }
+        Opener { url: url.clone(), purpose: purpose.to_owned(), patience, session: "", in_use, pulse: Arc::default() }
+    }
+
+    /// The same, with settings for each session.
+    pub(super) fn with_session(self, session: &'static str) -> Opener {
+        Opener { session, ..self }
     }
 
     /// Opens a connection; its task ends with it. Notifications go where they are wanted.
@@ -67,7 +74,11 @@ impl Opener {
     {
         let (client, connection) = within(self.patience, &self.url, Box::pin(config.connect(tls))).await?;
         let driver = Driver { connection, opener: self.clone(), notifications };
-        Ok((client, tokio::spawn(driver.run())))
+        let task = tokio::spawn(driver.run());
+        if !self.session.is_empty() {
+            within(self.patience, &self.url, client.batch_execute(self.session)).await?;
+        }
+        Ok((client, task))
     }
 
     /// Whether the server has answered since then, or does so within the limit: any answer will do, a refusal too.

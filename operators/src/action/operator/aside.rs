@@ -5,8 +5,6 @@
 //! on its call settles the record, and whoever claims the call first, the driver with an answer or the desk with a record,
 //! decides which of the two it is.
 
-use std::sync::atomic::Ordering;
-
 use super::{Desk, Mail, Task};
 use crate::action::driver::{Answer, Called};
 use crate::action::handover::Handover;
@@ -18,14 +16,33 @@ use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::store::{Cause, ChangeHash, Note, Outcome, ParkedId, Resolution, Resolved};
 use crate::position::Epoch;
 
+/// Records taken up together at most.
+const TAKEN_UP_MAX: usize = 256;
+
 impl Desk {
     /// Whether the action holds its share of the window, and it is the action that is slow. What has its answer and waits for
-    /// the store does not count; and where that is most of what was handed over, the rest waits for the store as well, which
+    /// the store does not count; and where changes wait for that more than for the calls, those behind them do as well: the store
     /// would only be asked for more if something were set aside. What waits too long goes aside by its age.
     pub(super) fn is_full(&self) -> bool {
-        let Some(share) = self.bounds.share.filter(|share| self.tasks.len() >= *share) else { return false };
-        let noting = self.noting.load(Ordering::Relaxed);
-        self.tasks.len() - noting.min(self.tasks.len()) >= share && noting <= self.running / 2
+        let Some(share) = self.bounds.share.filter(|share| self.is_slow && self.tasks.len() >= *share) else { return false };
+        self.tasks.len().saturating_sub(self.waits.noting() + self.records) >= share
+    }
+
+    /// An action that turns out to be slow when it holds more than its share already gives back what exceeds it, what is not
+    /// called first. Nobody else would: with the window full, nothing arrives.
+    pub(super) fn spill_excess(&mut self) {
+        if !self.is_full() {
+            return;
+        }
+        let holds = self.tasks.iter().filter(|(slot, _)| !self.is_record(*slot));
+        let mut keys: Vec<(bool, u64)> = holds.map(|(_, task)| (task.handover.is_some(), task.key)).collect();
+        keys.sort_by_key(|(is_called, _)| *is_called);
+        for (_, key) in keys {
+            if !self.is_full() {
+                return;
+            }
+            self.make_room(key);
+        }
     }
 
     /// Whether a change of this key is at the desk that has no outcome, and no record on its way.
@@ -68,6 +85,7 @@ impl Desk {
             return false;
         }
         task.is_aside = true;
+        self.records += 1;
         let hash = task.hash(&self.process);
         let note = Note {
             action: self.number,
@@ -121,7 +139,7 @@ impl Desk {
                 drafts.parked.push(record);
             }
         }
-        self.noting.fetch_add(1, Ordering::Relaxed);
+        self.waits.answered(1);
         let post = self.post.clone();
         self.process.keeper.commit(drafts, move |_| {
             post.send(Mail::Answers(vec![if delivered { Answer::Delivered(vec![slot]) } else { Answer::Parked(slot) }]));
@@ -186,6 +204,7 @@ impl Desk {
                 Some(id) => {
                     self.spill.back(Waiting { id, key });
                     self.process.settle_backlog(1);
+                    self.records -= 1;
                     self.process.put_down();
                 }
                 None => {
@@ -211,14 +230,15 @@ impl Desk {
         keys.into_iter().for_each(|key| self.make_room(key));
     }
 
-    /// Takes up what was set aside, once half of the share is free.
+    /// Takes up what was set aside, unless the action has no room for it. What comes meanwhile for a key that is in the line goes
+    /// aside as well, so the line must get shorter also while there is much to do.
     pub(super) fn take_up(&mut self) {
-        let room = self.bounds.share.unwrap_or(usize::MAX).min(4096) / 2;
-        if self.taking_up || !self.spill.has_line() || self.tasks.len() >= room.max(1) || self.process.is_stopping() {
+        let room = (self.bounds.share.unwrap_or(usize::MAX).min(4096) / 2).max(1);
+        if self.taking_up || !self.spill.has_line() || self.records >= room || self.is_full() || self.process.is_stopping() {
             return;
         }
         self.taking_up = true;
-        let waiting = self.spill.take(256);
+        let waiting = self.spill.take(TAKEN_UP_MAX.min(room - self.records));
         let post = self.post.clone();
         let ids = waiting.iter().map(|waiting| waiting.id).collect();
         self.process.keeper.read_parked(ids, move |found| {

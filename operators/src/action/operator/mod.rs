@@ -11,7 +11,7 @@ mod settle;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hashbrown::HashSet;
@@ -34,6 +34,7 @@ use crate::action::keys::Keys;
 use crate::action::spec::{ActionSpec, Kind};
 use crate::action::spill::{Spill, Waiting};
 use crate::action::stats::ActionStats;
+use crate::action::waits::Waits;
 use crate::batches::ForEachEpoch;
 use crate::books::{Books, Line};
 use crate::change::Change;
@@ -161,6 +162,7 @@ pub(crate) fn deliver<'s>(
             if process.halt.is_halted() {
                 return;
             }
+            desk.is_slow = desk.waits.are_for_calls();
             input.for_each_epoch(|capability, batches| {
                 let Some(capability) = capability.retain_least(out.output_index()) else { return };
                 desk.arrive(capability, batches);
@@ -173,12 +175,13 @@ pub(crate) fn deliver<'s>(
                 checked = now;
                 desk.spill_overdue();
             }
+            desk.spill_excess();
             desk.dispatch();
             desk.take_up();
             desk.close_epochs(|capability, reports| out.session(capability).give_iterator(reports));
             probe.answer(|| desk.oldest());
             if !desk.tasks.is_empty() {
-                again.activate_after(process.clock.look_again(Duration::from_millis(500)));
+                again.activate_after(process.clock.look_again(desk.patience()));
             }
         }
     })
@@ -194,7 +197,9 @@ struct Desk {
     post: Post<Mail>,
     jobs: UnboundedSender<Vec<Job>>,
     stats: Arc<ActionStats>,
-    noting: Arc<AtomicUsize>,
+    waits: Waits,
+    /// Whether the action is slow: its changes wait for its calls more than for the store. Looked at once a run.
+    is_slow: bool,
     /// Handovers that nobody uses.
     spare: Vec<Handover>,
     gate: Gate,
@@ -207,6 +212,8 @@ struct Desk {
     open: BTreeMap<Epoch, Open>,
     spill: Spill,
     taking_up: bool,
+    /// Tasks whose change is a parked record, or becomes one: they are not what the window is for.
+    records: usize,
     examiner: Examiner,
     /// Parked records that a person's command is being carried out on, so that a second command does nothing.
     in_hand: HashSet<ParkedId>,
@@ -234,7 +241,8 @@ impl Desk {
         Desk {
             gate: Gate::new(process, spec),
             stats: driver.stats.clone(),
-            noting: driver.noting.clone(),
+            waits: driver.waits.clone(),
+            is_slow: false,
             spare: Vec::new(),
             process: process.clone(),
             spec: spec.clone(),
@@ -251,6 +259,7 @@ impl Desk {
             open: BTreeMap::new(),
             spill,
             taking_up: false,
+            records: 0,
             examiner,
             in_hand: HashSet::new(),
         }
@@ -372,6 +381,7 @@ impl Desk {
     }
 
     fn enter_parked(&mut self, parked: Parked) {
+        self.records += 1;
         self.process.taken_up();
         let (resolves, known_hash) = (Some(parked.id), Some(Box::new(parked.hash)));
         self.enter(Task { resolves, known_hash, ..Task::new(parked.change, 0) });
@@ -436,6 +446,12 @@ impl Desk {
         self.running += jobs.len();
         self.stats.running.fetch_add(jobs.len() as i64, Ordering::Relaxed);
         let _ = self.jobs.send(jobs);
+    }
+
+    /// How long the desk may rest when no mail comes: where the share is held, it may soon have turned out that the action is slow.
+    fn patience(&self) -> Duration {
+        let holds_share = self.bounds.share.is_some_and(|share| self.tasks.len() >= share);
+        Duration::from_millis(if holds_share { 50 } else { 500 })
     }
 
     fn close_epochs(&mut self, mut send: impl FnMut(&Capability<Epoch>, std::vec::Drain<'_, Report>)) {

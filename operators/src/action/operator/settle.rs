@@ -17,11 +17,11 @@ impl Desk {
             }
             Answer::Called(called) => self.called(Box::new(called)),
             Answer::Parked(slot) => {
-                self.noting.fetch_sub(1, Ordering::Relaxed);
+                self.waits.settled(1);
                 self.settled(slot, false);
             }
             Answer::Delivered(slots) => {
-                self.noting.fetch_sub(slots.len(), Ordering::Relaxed);
+                self.waits.settled(slots.len());
                 self.delivered(slots);
             }
             Answer::Ended => self.transactions -= 1,
@@ -91,6 +91,7 @@ impl Desk {
                     self.process.add_backlog(self.spill.release(task.key));
                 }
                 self.process.settle_backlog(1);
+                self.records -= 1;
                 self.process.put_down();
             }
         }

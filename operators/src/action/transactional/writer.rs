@@ -8,7 +8,6 @@ use super::{RunOf, Shared, Transaction, TransactionalSink};
 use crate::action::driver::{Driver, Finished, Job};
 use crate::action::spec::ActionSpec;
 use crate::checkpoint::store::Cause;
-use crate::epoch::unix_ms;
 use crate::error::{Error, ErrorKind};
 use crate::process::Process;
 
@@ -64,11 +63,8 @@ impl Driver {
         let entry = |job: &Job| Entry { change: job.delivery.hash(), position: job.delivery.position(), epoch: job.epoch };
         let outcomes = outcomes::encode(jobs.iter().map(entry));
         loop {
-            let (began, now) = (Instant::now(), unix_ms());
-            for job in jobs.iter_mut() {
-                job.delivery.attempt += 1;
-                job.handover.begins(job.delivery.attempt, now);
-            }
+            let began = Instant::now();
+            self.begin(jobs);
             if self.process.halt.passes("transaction.begins") || self.process.halt.is_halted() {
                 return Err(Refusal::Stopped);
             }

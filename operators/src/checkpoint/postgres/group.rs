@@ -4,6 +4,9 @@
 //! number before to its own, where the generation is still this run's; every other part of it selects from what that returned.
 //! So a run that was replaced writes nothing, a group that was written already is not written again, and a new run, which
 //! removes those rows, waits for a statement that is under way.
+//!
+//! Parked records are found one by one (`lateral`, which `offset 0` keeps from being made a join). Plans are kept for long, and made by figures
+//! of minutes ago: as a join with a table that was empty then, one was kept that read all records of the pipeline for each group.
 
 use hashbrown::HashSet;
 
@@ -60,7 +63,10 @@ pub(super) const GROUP: &str = concat!(
         select asked.* from fence, unnest($23::bigint[], $24::text[], $25::boolean[], $26::boolean[])
             as asked (id, action, delivered, is_new)
     ), gone as (
-        delete from observer_parked parked using asked where parked.listener_id = $1 and parked.id = asked.id
+        delete from observer_parked parked using asked cross join lateral (
+            select ctid from observer_parked where listener_id = $1 and id = asked.id offset 0
+        ) as place
+        where parked.ctid = place.ctid
         returning asked.action, asked.delivered, asked.is_new
     ), resolved as (
         insert into observer_resolved as known (listener_id, process, action, delivered, dropped)

@@ -17,6 +17,10 @@ use crate::postgres::{Pool, PoolConfig, PooledClient, Url};
 /// Waits between attempts on a database that is away.
 const BACKOFF: Backoff = Backoff { base: Duration::from_millis(20), max: Duration::from_secs(2) };
 
+/// No statement of the store reads a whole table. The server would plan one for a table that was empty when it last looked, and keep to
+/// that plan while the table fills.
+const BY_INDEX: &str = "set enable_seqscan = off";
+
 /// The way to the database.
 pub(super) struct Link {
     pub url: Url,
@@ -34,7 +38,7 @@ impl Link {
             .enable_all()
             .build()
             .map_err(|error| Error::stop("cannot start the runtime of the checkpoint store").because(error))?;
-        let pool = Pool::new(url, config, "checkpoint")?;
+        let pool = Pool::with_session(url, config, "checkpoint", BY_INDEX)?;
         let connection_timeout = config.connection_timeout;
         Ok(Link { url: url.clone(), pool, faults, connection_timeout, runtime: Some(runtime) })
     }

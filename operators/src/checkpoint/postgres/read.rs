@@ -78,7 +78,9 @@ pub(super) async fn heads(client: &impl GenericClient, name: &str) -> Result<Vec
     rows.iter().map(|row| decode(row.get(0))).collect()
 }
 
-pub(super) const RECORDS: &str = "select id, record from observer_parked where listener_id = $1 and id = any ($2) order by id";
+/// One by one, as a group finds them (`group.rs` says why).
+pub(super) const RECORDS: &str = "select place.* from unnest($2::bigint[]) as asked (id) cross join lateral ( \
+                                  select id, record from observer_parked where listener_id = $1 and id = asked.id offset 0) as place";
 
 /// Parked changes, whole, in the order in which they were asked for.
 pub(super) async fn records(of: &Of, ids: &[ParkedId]) -> Result<Vec<Parked>> {

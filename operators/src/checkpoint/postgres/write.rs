@@ -131,7 +131,9 @@ impl Writer {
         }
         if !draft.parked.is_empty() {
             let ids: Vec<i64> = draft.parked.iter().map(|row| row.id).collect();
-            let gone = "delete from observer_parked where listener_id = $1 and id = any ($2)";
+            let gone = "delete from observer_parked parked using unnest($2::bigint[]) as asked (id) cross join lateral ( \
+                            select ctid from observer_parked where listener_id = $1 and id = asked.id offset 0 \
+                        ) as place where parked.ctid = place.ctid";
             transaction.execute(gone, &[&&*of.pipeline, &ids]).await.map_err(wrong)?;
             let into = "copy observer_parked (listener_id, id, action, cause, error, attempts, parked_at, change_id, key, head, \
                         record) from stdin binary";

@@ -91,9 +91,14 @@ impl Pool {
     /// # Errors
     /// Of kind *stop* if the settings contradict each other.
     pub fn new(url: &Url, config: PoolConfig, purpose: &str) -> Result<Pool> {
+        Self::with_session(url, config, purpose, "")
+    }
+
+    /// The same, with settings for each session, as statements.
+    pub(crate) fn with_session(url: &Url, config: PoolConfig, purpose: &str, session: &'static str) -> Result<Pool> {
         let config = config.check()?;
         let in_use = Arc::new(AtomicUsize::new(0));
-        let opener = Opener::new(url, purpose, config.connection_timeout, in_use.clone());
+        let opener = Opener::new(url, purpose, config.connection_timeout, in_use.clone()).with_session(session);
         let counts = Arc::new(Counts::default());
         let manager = Manager { opener, counts: counts.clone() };
         let pool = managed::Pool::builder(manager)
