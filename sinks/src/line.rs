@@ -82,7 +82,12 @@ impl<'a> Line<'a> {
     pub fn change(&mut self, change: &Change) -> &mut Self {
         self.field("id", change.id()).field("table", change.table()).field("op", change.operation().as_str());
         self.field("key", change.key()).field("ts", &change.time_ms());
-        self.object("before", change.before()).object("after", change.after())
+        self.object("before", change.before()).object("after", change.after());
+        let unchanged: Vec<Cow<'_, str>> = change.after().unchanged().collect();
+        if !unchanged.is_empty() {
+            self.field("unchanged", &unchanged);
+        }
+        self
     }
 
     fn value(&mut self, name: &str, value: Value<'_>) {
@@ -90,12 +95,19 @@ impl<'a> Line<'a> {
             Value::Null => {
                 self.field(name, &());
             }
+            // Left out: it is neither null nor known.
+            Value::Unchanged => {}
             Value::Text(text) => {
                 self.field::<Cow<'_, str>>(name, &text);
             }
             Value::Other(raw) => {
                 self.name(name);
+                let start = self.out.len();
                 self.out.extend_from_slice(raw.as_bytes());
+                // Between the values of a document somebody may have broken lines; here a line is a change.
+                for byte in self.out[start..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
+                    *byte = b' ';
+                }
             }
         }
     }

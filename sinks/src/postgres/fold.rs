@@ -18,11 +18,13 @@ pub(super) enum Step {
     Remove(usize),
     /// It stays, and is marked; the sheet's row has its key and the mark.
     Mark(usize),
+    /// All rows of the table go; the sheet's row has the mark, if rows are marked instead. Never folded with others.
+    Empty(usize),
 }
 
 impl Step {
     pub(super) fn row(self) -> usize {
-        let (Step::Put(row) | Step::Remove(row) | Step::Mark(row)) = self;
+        let (Step::Put(row) | Step::Remove(row) | Step::Mark(row) | Step::Empty(row)) = self;
         row
     }
 
@@ -36,6 +38,7 @@ impl Step {
                 cells.all(|(earlier, cell)| *earlier == Cell::Absent || *cell != Cell::Absent)
             }
             (Step::Remove(_), Step::Put(_) | Step::Mark(_)) | (Step::Put(_), Step::Mark(_)) => false,
+            (Step::Empty(_), _) | (_, Step::Empty(_)) => false,
         }
     }
 }
@@ -76,6 +79,7 @@ pub(super) fn fold(sheet: &Sheet, mut steps: Vec<Step>, key: &[usize]) -> Vec<Wa
                 Step::Put(row) => waves[at].put(sheet, row),
                 Step::Remove(row) => waves[at].removed.push(row),
                 Step::Mark(row) => waves[at].marked.push(row),
+                Step::Empty(_) => {}
             }
         }
     }

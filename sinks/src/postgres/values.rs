@@ -17,7 +17,8 @@ pub(super) enum Form {
 /// Writes a value as text. `false`: it is null.
 pub(super) fn write(value: &Value<'_>, form: Form, to: &mut Vec<u8>) -> bool {
     match (value, form) {
-        (Value::Null, _) => return false,
+        // What is unchanged is left out before.
+        (Value::Null | Value::Unchanged, _) => return false,
         (Value::Text(text), Form::Json) => {
             // A string is a value of JSON too. It cannot fail: it goes to memory.
             let _ = serde_json::to_writer(to, &**text);

@@ -60,8 +60,21 @@ impl Layout {
         let mut sheet = Sheet::new(self.columns.len(), changes.len());
         let mut steps = Vec::with_capacity(changes.len());
         for change in changes {
-            let is_delete = description.mode == Mode::Upsert && change.operation() == Operation::Delete;
-            if is_delete && description.deletes == Deletes::Ignore {
+            let operation = change.operation();
+            let is_delete = description.mode == Mode::Upsert && operation == Operation::Delete;
+            let is_truncate = description.mode == Mode::Upsert && operation == Operation::Truncate;
+            if (is_delete || is_truncate) && description.deletes == Deletes::Ignore {
+                continue;
+            }
+            if is_truncate {
+                // Its row holds the mark, where there is one.
+                let row = sheet.add_row();
+                self.mark_row(&mut sheet, row, change, true);
+                steps.push(Step::Empty(row));
+                continue;
+            }
+            if operation == Operation::Message && description.mode == Mode::Upsert {
+                // It is of no row.
                 continue;
             }
             let row = sheet.add_row();
@@ -90,6 +103,7 @@ impl Layout {
                 if (!is_delete || self.key.contains(column))
                     && sheet.row(row)[*column] == Cell::Absent
                     && let Some(value) = follow(value.clone(), path)
+                    && value != Value::Unchanged
                 {
                     sheet.set(row, *column, |to| values::write(&value, self.columns[*column].form, to));
                 }
@@ -112,23 +126,11 @@ impl Layout {
                 Source::Operation => text(change.operation().as_str()),
                 Source::Time => text(&time(change)),
             };
-            if let Some(value) = value {
+            if let Some(value) = value.filter(|value| *value != Value::Unchanged) {
                 sheet.set(row, at, |to| values::write(&value, column.form, to));
             }
         }
-        if let Some(mark) = self.mark {
-            let is_bool = self.columns[mark].is_bool;
-            sheet.set(row, mark, |to| {
-                let text = match (is_delete, is_bool) {
-                    (true, true) => "true".to_owned(),
-                    (true, false) => time(change),
-                    (false, true) => "false".to_owned(),
-                    (false, false) => return false,
-                };
-                to.extend_from_slice(text.as_bytes());
-                true
-            });
-        }
+        self.mark_row(sheet, row, change, is_delete);
         for column in &self.key {
             if sheet.text(row, *column).is_some() {
                 continue;
@@ -145,6 +147,22 @@ impl Layout {
             return Err(Error::park(format!("the change has no value for column {column} of the key of table {}", self.table)));
         }
         Ok(())
+    }
+
+    /// Fills the column that says whether the row is deleted, where there is one.
+    fn mark_row(&self, sheet: &mut Sheet, row: usize, change: &Delivery, is_delete: bool) {
+        let Some(mark) = self.mark else { return };
+        let is_bool = self.columns[mark].is_bool;
+        sheet.set(row, mark, |to| {
+            let text = match (is_delete, is_bool) {
+                (true, true) => "true".to_owned(),
+                (true, false) => time(change),
+                (false, true) => "false".to_owned(),
+                (false, false) => return false,
+            };
+            to.extend_from_slice(text.as_bytes());
+            true
+        });
     }
 
     fn names(&self, columns: &[usize]) -> String {
@@ -202,12 +220,38 @@ impl Layout {
 
     /// Does what the changes do to the rows of their keys.
     async fn upsert(&self, within: &tokio_postgres::Transaction<'_>, sheet: &Sheet, steps: Vec<Step>) -> Written {
+        // What comes before all rows go leaves no trace, unless they stay and are marked.
+        let mut first = 0;
+        for (at, step) in steps.iter().enumerate() {
+            if let Step::Empty(row) = *step {
+                if self.mark.is_some() {
+                    self.fold_and_do(within, sheet, steps[first..at].to_vec()).await?;
+                }
+                self.empty(within, sheet, row).await?;
+                first = at + 1;
+            }
+        }
+        self.fold_and_do(within, sheet, steps[first..].to_vec()).await
+    }
+
+    async fn fold_and_do(&self, within: &tokio_postgres::Transaction<'_>, sheet: &Sheet, steps: Vec<Step>) -> Written {
         for wave in fold(sheet, steps, &self.key) {
             self.remove(within, sheet, &wave.removed).await?;
             self.mark(within, sheet, &wave.marked).await?;
             self.put(within, sheet, wave.put).await?;
         }
         Ok(())
+    }
+
+    /// All rows go, or are marked as deleted.
+    async fn empty(&self, within: &tokio_postgres::Transaction<'_>, sheet: &Sheet, row: usize) -> Written {
+        let Some(mark) = self.mark else {
+            return within.batch_execute(&format!("truncate {}", self.table)).await;
+        };
+        let name = &self.columns[mark].name;
+        let given = self.rows(&[mark]);
+        let sql = format!("update {} t set {name} = given.{name} from ({given}) given", self.table);
+        Self::execute(within, &sql, sheet, &[row], &[mark]).await
     }
 
     /// Puts rows, those with the same columns together.

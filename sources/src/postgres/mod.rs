@@ -1,3 +1,4 @@
 //! Postgres as a source.
 
 pub mod change_log;
+pub mod replication;

@@ -1,0 +1,182 @@
+//! Tables by logical replication: the rows that are there, then every change of them, whole transactions in the order of their commits.
+//!
+//! ```no_run
+//! use highwater_sources::PostgresReplication;
+//! // The slot and a publication of its name are made if they are not there yet.
+//! let orders = PostgresReplication::slot("postgres://repl@db.example/shop", "orders_slot").tables(["public.orders", "public.customers"]);
+//! // Or what a publication publishes that somebody has made.
+//! let all = PostgresReplication::slot("postgres://repl@db.example/shop", "orders_slot").publication("everything");
+//! ```
+//!
+//! **How it is read.** What is far behind is decoded in batches by SQL, on a temporary copy of the slot, which is faster than any stream;
+//! what is near comes by `START_REPLICATION`. The slot itself moves only to what a checkpoint has made durable.
+//!
+//! **What a change is.** Its id and position are made of the commit's place in the log, the row's, and a number among the rows at one
+//! place, so that it is itself in whatever way it is read. Its key is that of the replica identity. Values are JSON of their types, exactly; a
+//! large value that did not change and was not sent is [unchanged](highwater_operators::Value::Unchanged), not null.
+
+// Used as the parts that read come to be.
+#![allow(dead_code)]
+
+mod chunk;
+mod lsn;
+mod relation;
+mod rows;
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_operators::postgres::{Table, Url};
+use highwater_operators::{Error, Result};
+
+use crate::OnReject;
+
+/// How often an idle slot is moved.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Connections that read a snapshot.
+const SNAPSHOT_CONNECTIONS: u32 = 2;
+
+/// Tables of a Postgres database, by logical replication. See the [module](self) for what it guarantees.
+#[derive(Clone, Debug)]
+pub struct PostgresReplication(Arc<Description>);
+
+/// What becomes of the rows that are there before anything is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Snapshot {
+    /// They are read first, as changes with the operation `read`; so are those of a table that comes later.
+    #[default]
+    Initial,
+    /// They are not read.
+    Never,
+}
+
+/// What was said of the source.
+#[derive(Clone, Debug)]
+struct Description {
+    url: Result<Url, String>,
+    slot: String,
+    /// Without a name the publication is called as the slot is.
+    publication: Option<String>,
+    wanted: Wanted,
+    snapshot: Snapshot,
+    without_snapshot: Vec<Result<Table, String>>,
+    snapshot_connections: u32,
+    heartbeat: Duration,
+    on_reject: OnReject,
+    after_failover: Option<u32>,
+}
+
+/// Which tables are wanted.
+#[derive(Clone, Debug)]
+enum Wanted {
+    /// What the publication has.
+    Published,
+    All,
+    Schemas(Vec<String>),
+    Tables(Vec<Result<Table, String>>),
+}
+
+impl PostgresReplication {
+    /// What this slot of this database tells. Nothing is opened yet; a URL that cannot be read is told at start.
+    ///
+    /// The slot is made if there is none and nothing was read from it yet.
+    pub fn slot(url: impl AsRef<str>, name: &str) -> Self {
+        Self::of(Url::parse(url.as_ref()).map_err(|error| error.to_string()), name)
+    }
+
+    /// The same, of a URL that was read already.
+    pub fn at(url: &Url, slot: &str) -> Self {
+        Self::of(Ok(url.clone()), slot)
+    }
+
+    fn of(url: Result<Url, String>, slot: &str) -> Self {
+        PostgresReplication(Arc::new(Description {
+            url,
+            slot: slot.to_owned(),
+            publication: None,
+            wanted: Wanted::Published,
+            snapshot: Snapshot::default(),
+            without_snapshot: Vec::new(),
+            snapshot_connections: SNAPSHOT_CONNECTIONS,
+            heartbeat: HEARTBEAT,
+            on_reject: OnReject::default(),
+            after_failover: None,
+        }))
+    }
+
+    /// The publication's name, if it is not the slot's. Without [`tables`](Self::tables) and the like it must be there, and says what is read.
+    pub fn publication(self, name: &str) -> Self {
+        self.with(|description| description.publication = Some(name.to_owned()))
+    }
+
+    /// These tables (`name` or `schema.name`). The publication is made for them, or they are added to it, if the user may do that.
+    pub fn tables<T: AsRef<str>>(self, tables: impl IntoIterator<Item = T>) -> Self {
+        let parse = |table: T| Table::parse(table.as_ref()).map_err(|error| error.to_string());
+        let tables = tables.into_iter().map(parse).collect();
+        self.with(|description| description.wanted = Wanted::Tables(tables))
+    }
+
+    /// All tables of a schema, those that come later too. The publication is made so, which only a superuser may do.
+    pub fn schema(self, name: &str) -> Self {
+        self.with(|description| match &mut description.wanted {
+            Wanted::Schemas(schemas) => schemas.push(name.to_owned()),
+            wanted => *wanted = Wanted::Schemas(vec![name.to_owned()]),
+        })
+    }
+
+    /// All tables of the database, those that come later too. The publication is made so, which only a superuser may do.
+    pub fn all_tables(self) -> Self {
+        self.with(|description| description.wanted = Wanted::All)
+    }
+
+    /// What becomes of the rows that are there before anything is read. Default: they are read first.
+    pub fn snapshot(self, what: Snapshot) -> Self {
+        self.with(|description| description.snapshot = what)
+    }
+
+    /// Of this table only changes are read, not the rows that are there: for one without a primary key, by which rows are read in parts.
+    pub fn without_snapshot(self, table: &str) -> Self {
+        let table = Table::parse(table).map_err(|error| error.to_string());
+        self.with(|description| description.without_snapshot.push(table))
+    }
+
+    /// Connections that read rows that are there (2; at least 1).
+    pub fn snapshot_connections(self, connections: u32) -> Self {
+        self.with(|description| description.snapshot_connections = connections.max(1))
+    }
+
+    /// How often an idle slot is moved on, so that the server need not keep the log that other databases write (10 s). It costs a message of
+    /// some bytes in the log, and needs no table.
+    pub fn heartbeat(self, every: Duration) -> Self {
+        self.with(|description| description.heartbeat = every.max(Duration::from_millis(1)))
+    }
+
+    /// What becomes of a row that cannot be made a change. Default: it is parked, and reading goes on.
+    pub fn on_reject(self, what: OnReject) -> Self {
+        self.with(|description| description.on_reject = what)
+    }
+
+    /// Continues on this timeline of the server, after a fail-over to it. Say so only if the new primary has every transaction that the old one
+    /// had confirmed (it was a synchronous standby) and the slot with it: of others changes may be gone that were read.
+    pub fn after_failover(self, timeline: u32) -> Self {
+        self.with(|description| description.after_failover = Some(timeline))
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut Description)) -> Self {
+        set(Arc::make_mut(&mut self.0));
+        self
+    }
+}
+
+impl Description {
+    fn url(&self) -> Result<&Url> {
+        self.url.as_ref().map_err(Error::stop)
+    }
+
+    /// The publication's name.
+    fn publication(&self) -> &str {
+        self.publication.as_deref().unwrap_or(&self.slot)
+    }
+}
