@@ -11,6 +11,8 @@ pub(crate) mod graph;
 pub(crate) mod monitor;
 pub(crate) mod parked;
 pub(crate) mod settings;
+#[cfg(feature = "postgres")]
+pub(crate) mod slots;
 
 use std::fmt;
 use std::io::{ErrorKind, Write};
