@@ -1,7 +1,7 @@
 //! Values as the text that the server's types read.
 
 use highwater_operators::row::Value;
-use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
 /// How a column takes its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,34 +23,37 @@ pub(super) fn write(value: &Value<'_>, form: Form, to: &mut Vec<u8>) -> bool {
             // A string is a value of JSON too. It cannot fail: it goes to memory.
             let _ = serde_json::to_writer(to, &**text);
         }
-        (Value::Other(text), Form::List) if text.starts_with('[') => match serde_json::from_str::<Json>(text) {
-            Ok(json) => list(&json, to),
-            Err(_) => to.extend_from_slice(text.as_bytes()),
-        },
+        (Value::Other(text), Form::List) if text.starts_with('[') => {
+            let start = to.len();
+            if list(text, to).is_err() {
+                to.truncate(start);
+                to.extend_from_slice(text.as_bytes());
+            }
+        }
         (Value::Text(text), _) => to.extend_from_slice(text.as_bytes()),
         (Value::Other(text), _) => to.extend_from_slice(text.as_bytes()),
     }
     true
 }
 
-/// A JSON list as a list of Postgres, lists within it as further dimensions.
-fn list(json: &Json, to: &mut Vec<u8>) {
-    match json {
-        Json::Array(items) => {
-            to.push(b'{');
-            for (at, item) in items.iter().enumerate() {
-                if at > 0 {
-                    to.push(b',');
-                }
-                list(item, to);
-            }
-            to.push(b'}');
+/// A JSON list as a list of Postgres, lists within it as further dimensions. Numbers and objects stay as they are written.
+fn list(text: &str, to: &mut Vec<u8>) -> serde_json::Result<()> {
+    let items: Vec<&RawValue> = serde_json::from_str(text)?;
+    to.push(b'{');
+    for (at, item) in items.into_iter().map(RawValue::get).enumerate() {
+        if at > 0 {
+            to.push(b',');
         }
-        Json::Null => to.extend_from_slice(b"NULL"),
-        Json::Bool(_) | Json::Number(_) => to.extend_from_slice(json.to_string().as_bytes()),
-        Json::String(text) => quoted(text, to),
-        Json::Object(_) => quoted(&json.to_string(), to),
+        match item.as_bytes()[0] {
+            b'[' => list(item, to)?,
+            b'n' => to.extend_from_slice(b"NULL"),
+            b'"' => quoted(&serde_json::from_str::<String>(item)?, to),
+            b'{' => quoted(item, to),
+            _ => to.extend_from_slice(item.as_bytes()),
+        }
     }
+    to.push(b'}');
+    Ok(())
 }
 
 fn quoted(text: &str, to: &mut Vec<u8>) {
@@ -83,6 +86,8 @@ mod tests {
         let nested = r#"[[1,null],["a,\"b\\",true]]"#;
         assert_eq!(written(&Value::Other(nested), Form::List).as_deref(), Some(r#"{{1,NULL},{"a,\"b\\",true}}"#));
         assert_eq!(written(&Value::Other(r#"[{"a":1}]"#), Form::List).as_deref(), Some(r#"{"{\"a\":1}"}"#));
+        let digits = "[123456789012345678901234567890.10,-0]";
+        assert_eq!(written(&Value::Other(digits), Form::List).as_deref(), Some("{123456789012345678901234567890.10,-0}"));
         assert_eq!(written(&Value::Text("{1,2}".into()), Form::List).as_deref(), Some("{1,2}"));
     }
 }

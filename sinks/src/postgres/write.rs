@@ -15,6 +15,7 @@ use super::catalog::Layout;
 use super::fold::{Step, by_columns, fold};
 use super::mapping::{Source, follow, time};
 use super::sheet::{Cell, Column, Sheet};
+use super::values::Form;
 use super::{Deletes, Description, Mode, Open, values};
 
 /// Bytes of lines that are handed over to a `copy` together.
@@ -102,9 +103,17 @@ impl Layout {
                 next = at + 1;
                 if (!is_delete || self.key.contains(column))
                     && sheet.row(row)[*column] == Cell::Absent
-                    && let Some(value) = follow(value.clone(), path)
+                    && let Some(mut value) = follow(value.clone(), path)
                     && value != Value::Unchanged
                 {
+                    // A document that is a text keeps its escapes.
+                    if self.columns[*column].form == Form::Json
+                        && matches!(value, Value::Text(_))
+                        && path.is_empty()
+                        && let Some(text) = change.row().written(&name)
+                    {
+                        value = Value::Other(text);
+                    }
                     sheet.set(row, *column, |to| values::write(&value, self.columns[*column].form, to));
                 }
                 if !self.fields_repeat {
@@ -262,24 +271,53 @@ impl Layout {
         put: BTreeMap<Vec<usize>, Vec<usize>>,
     ) -> Written {
         for (columns, rows) in put {
-            let set = columns.iter().filter(|column| !self.key.contains(column)).map(|column| {
-                let name = &self.columns[*column].name;
-                format!("{name} = excluded.{name}")
-            });
-            let set: Vec<String> = set.collect();
-            let update = if set.is_empty() { "nothing".to_owned() } else { format!("update set {}", set.join(", ")) };
+            let update =
+                self.set_from("excluded", &columns).map_or_else(|| "nothing".to_owned(), |set| format!("update set {set}"));
             let over = columns.iter().any(|column| self.columns[*column].is_always_generated);
-            let sql = format!(
-                "insert into {} ({}) {} {} on conflict ({}) do {update}",
+            let insert = format!(
+                "insert into {} ({}) {}",
                 self.table,
                 self.names(&columns),
-                if over { "overriding system value" } else { "" },
-                self.rows(&columns),
-                self.names(&self.key),
+                if over { "overriding system value" } else { "" }
             );
+            let given = self.rows(&columns);
+            let conflict = format!("on conflict ({}) do {update}", self.names(&self.key));
+            let is_whole = self.columns.iter().enumerate().all(|(at, column)| !column.is_needed || columns.contains(&at));
+            let sql = if is_whole {
+                format!("{insert} {given} {conflict}")
+            } else {
+                self.put_where_it_is(&given, &insert, &conflict, &columns)
+            };
             Self::execute(within, &sql, sheet, &rows, &columns).await?;
         }
         Ok(())
+    }
+
+    /// Rows that lack a column which may not be null: as an `insert` they would be refused before anybody looks whether they are there. Only those that
+    /// are not are inserted, and refused with right.
+    fn put_where_it_is(&self, given: &str, insert: &str, conflict: &str, columns: &[usize]) -> String {
+        let (table, same) = (&self.table, self.on_key());
+        let keys: Vec<String> = self.key.iter().map(|column| format!("t.{}", self.columns[*column].name)).collect();
+        let keys = keys.join(", ");
+        let there = match self.set_from("given", columns) {
+            None => format!("select {keys} from {table} t, given where {same}"),
+            Some(set) => format!("update {table} t set {set} from given where {same} returning {keys}"),
+        };
+        format!(
+            "with given as ({given}), there as ({there}) {insert} select {} from given \
+             where not exists (select from there t where {same}) {conflict}",
+            self.names(columns)
+        )
+    }
+
+    /// Each column that is not of the key, set from a row of this name; `None` if there is none.
+    fn set_from(&self, row: &str, columns: &[usize]) -> Option<String> {
+        let set = columns.iter().filter(|column| !self.key.contains(column)).map(|column| {
+            let name = &self.columns[*column].name;
+            format!("{name} = {row}.{name}")
+        });
+        let set: Vec<String> = set.collect();
+        (!set.is_empty()).then(|| set.join(", "))
     }
 
     fn on_key(&self) -> String {
