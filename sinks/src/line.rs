@@ -55,7 +55,7 @@ impl<'a> Line<'a> {
             let inner = object.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default().trim();
             if !inner.is_empty() {
                 self.comma();
-                self.out.extend_from_slice(inner.as_bytes());
+                self.raw(inner);
             }
             return self;
         }
@@ -102,13 +102,17 @@ impl<'a> Line<'a> {
             }
             Value::Other(raw) => {
                 self.name(name);
-                let start = self.out.len();
-                self.out.extend_from_slice(raw.as_bytes());
-                // Between the values of a document somebody may have broken lines; here a line is a change.
-                for byte in self.out[start..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
-                    *byte = b' ';
-                }
+                self.raw(raw);
             }
+        }
+    }
+
+    /// Appends JSON as it is written, on one line: between the values of a document somebody may have broken lines, and here a line is a change.
+    fn raw(&mut self, json: &str) {
+        let start = self.out.len();
+        self.out.extend_from_slice(json.as_bytes());
+        for byte in &mut self.out[start..] {
+            *byte = if matches!(*byte, b'\n' | b'\r') { b' ' } else { *byte };
         }
     }
 
@@ -142,6 +146,17 @@ mod tests {
                 line.row(Row::json(b"{ }")).field("a", "\"").row(Row::ABSENT);
             }),
             "{\"a\":\"\\\"\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_line_is_one_line_however_its_documents_are_broken() {
+        let row = Row::json(b"{\"a\":{\"b\":\r\n1},\"c\":\"x\\n\"}");
+        assert_eq!(
+            written(|line| {
+                line.row(row).object("r", row);
+            }),
+            "{\"a\":{\"b\":  1},\"c\":\"x\\n\",\"r\":{\"a\":{\"b\":  1},\"c\":\"x\\n\"}}\n"
         );
     }
 

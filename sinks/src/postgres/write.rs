@@ -80,6 +80,12 @@ impl Layout {
             }
             let row = sheet.add_row();
             self.fill_row(&mut sheet, row, change, is_delete)?;
+            if matches!(operation, Operation::Truncate | Operation::Message)
+                && sheet.row(row).iter().all(|cell| *cell == Cell::Absent)
+            {
+                // It fills nothing: there is no column for what it tells.
+                continue;
+            }
             steps.push(match (is_delete, self.mark) {
                 (false, _) => Step::Put(row),
                 (true, None) => Step::Remove(row),

@@ -33,17 +33,17 @@ fn items(element: &Form, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
             }
             b'"' => {
                 let length = quoted(&text[at..], &mut unescaped)?;
-                value(element, &unescaped, out);
+                item(element, &unescaped, out);
                 at += length;
             }
             b',' | b'}' => return None,
             _ => {
                 let length = text[at..].iter().position(|byte| matches!(byte, b',' | b'{' | b'}' | b'"' | b'\\'))?;
-                let item = &text[at..at + length];
-                if item.eq_ignore_ascii_case(b"null") {
+                let bare = &text[at..at + length];
+                if bare.eq_ignore_ascii_case(b"null") {
                     out.extend_from_slice(b"null")
                 } else {
-                    value(element, item, out)
+                    item(element, bare, out)
                 }
                 at += length;
             }
@@ -62,6 +62,18 @@ fn items(element: &Form, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
         }
         out.push(b',');
         at += 1;
+    }
+}
+
+/// Writes an item. A document that is a list could not be told from a further dimension, one that is `null` not from none, and one that is a text not
+/// from what stands in it: those become texts.
+fn item(element: &Form, text: &[u8], out: &mut Vec<u8>) {
+    match (element, text) {
+        (Form::Json, [b'{' | b't' | b'f' | b'-' | b'0'..=b'9', ..])
+        | (Form::Bool | Form::Number | Form::List(_) | Form::Text, _) => {
+            value(element, text, out);
+        }
+        (Form::Json, _) => quote(text, out),
     }
 }
 
