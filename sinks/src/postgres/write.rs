@@ -32,7 +32,7 @@ pub(super) async fn apply(open: &Open, description: &Description, transaction: T
         return Ok(());
     }
     let written = match description.mode {
-        Mode::Append => layout.append(&within, &sheet, steps.iter().map(|step| step.row())).await,
+        Mode::Append => layout.append(&within, &sheet, &steps).await,
         Mode::Upsert => layout.upsert(&within, &sheet, steps).await,
     };
     let committed = match written {
@@ -63,7 +63,8 @@ impl Layout {
         for change in changes {
             let operation = change.operation();
             let is_delete = description.mode == Mode::Upsert && operation == Operation::Delete;
-            let is_truncate = description.mode == Mode::Upsert && operation == Operation::Truncate;
+            let empties = description.mode == Mode::Upsert || description.empties;
+            let is_truncate = empties && operation == Operation::Truncate;
             if (is_delete || is_truncate) && description.deletes == Deletes::Ignore {
                 continue;
             }
@@ -208,13 +209,13 @@ impl Layout {
         within.execute_typed(sql, &values).await.map(drop)
     }
 
-    /// Appends rows.
-    async fn append(
-        &self,
-        within: &tokio_postgres::Transaction<'_>,
-        sheet: &Sheet,
-        rows: impl Iterator<Item = usize>,
-    ) -> Written {
+    /// Appends rows; those before all rows go need not come.
+    async fn append(&self, within: &tokio_postgres::Transaction<'_>, sheet: &Sheet, mut steps: &[Step]) -> Written {
+        if let Some(last) = steps.iter().rposition(|step| matches!(step, Step::Empty(_))) {
+            self.empty(within, sheet, steps[last].row()).await?;
+            steps = &steps[last + 1..];
+        }
+        let rows = steps.iter().map(|step| step.row());
         for (columns, rows) in by_columns(sheet, rows) {
             let sql = format!("copy {} ({}) from stdin", self.table, self.names(&columns));
             let copy = within.copy_in(&sql).await?;
