@@ -3,3 +3,4 @@
 pub mod change_log;
 pub mod replication;
 pub mod slots;
+mod tuple;

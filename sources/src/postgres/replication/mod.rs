@@ -15,21 +15,40 @@
 //! place, so that it is itself in whatever way it is read. Its key is that of the replica identity. Values are JSON of their types, exactly; a
 //! large value that did not change and was not sent is [unchanged](highwater_operators::Value::Unchanged), not null.
 
-// Used as the parts that read come to be.
-#![allow(dead_code)]
-
+mod catalog;
+mod catch_up;
 mod chunk;
+mod confirm;
+mod doing;
+mod follow;
+mod follower;
+mod heartbeat;
+mod log;
 mod lsn;
+mod outbox;
+mod pgoutput;
+mod reader;
 mod relation;
 mod rows;
+mod session;
+mod setup;
+mod stream;
 mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use highwater_operators::in_flight::InFlight;
+use highwater_operators::ingest::source::{Known, PartitionName};
+use highwater_operators::ingest::{Partition, Reader, Source};
 use highwater_operators::postgres::{Table, Url};
-use highwater_operators::{Error, Result};
+use highwater_operators::{Error, ErrorKind, Result, ResumeToken};
 
+use self::confirm::Saved;
+#[doc(hidden)]
+pub use self::pgoutput::fuzz;
+use self::reader::SlotReader;
+use self::setup::Found;
 use crate::OnReject;
 
 /// How often an idle slot is moved.
@@ -175,8 +194,92 @@ impl Description {
         self.url.as_ref().map_err(Error::stop)
     }
 
+    /// Looks at the server as it is now, on a thread of its own: whoever calls may be in a runtime already. Refuses to continue what cannot be.
+    fn look(self: &Arc<Self>, begun: Option<token::Place>) -> Result<Found> {
+        let description = self.clone();
+        let look =
+            move || -> Result<Found> { session::runtime()?.block_on(Box::pin(stream::look(&description, begun.as_ref()))) };
+        let thread = std::thread::Builder::new().name("replication".into()).spawn(look);
+        let thread = thread.map_err(|error| Error::stop(format!("cannot start a thread: {error}")))?;
+        thread.join().unwrap_or_else(|_| Err(Error::stop("looking at the slot panicked")))
+    }
+
     /// The publication's name.
     fn publication(&self) -> &str {
         self.publication.as_deref().unwrap_or(&self.slot)
     }
 }
+
+impl Source for PostgresReplication {
+    fn kind(&self) -> &'static str {
+        "replication"
+    }
+
+    fn place(&self) -> String {
+        match &self.0.url {
+            Ok(url) => format!("slot {} in {url}", self.0.slot),
+            Err(problem) => problem.clone(),
+        }
+    }
+
+    fn partitions(&self) -> Result<Vec<PartitionName>> {
+        Ok(vec![PartitionName { name: self.0.look(None)?.partition(&self.0), bytes: None }])
+    }
+
+    /// Holds what earlier runs have read against the slot as it is. Where the database is away and the slot is known, the run begins, and waits for
+    /// it.
+    fn bind(&self, known: &[Known]) -> Result<Option<Arc<dyn Source>>> {
+        let bound = |partition: String| {
+            Some(Arc::new(Bound { source: self.clone(), partition, saved: Arc::default() }) as Arc<dyn Source>)
+        };
+        let begun = known.iter().find(|known| known.token.is_some());
+        let place = begun.and_then(|known| token::read(&known.token.as_ref()?.detail));
+        match self.0.look(place) {
+            Ok(found) => Ok(bound(found.partition(&self.0))),
+            Err(error) => match begun {
+                Some(known) if error.kind() == ErrorKind::Retry => {
+                    tracing::warn!("{error}; the run begins, and waits for it");
+                    Ok(bound(known.name.clone()))
+                }
+                _ => Err(Error::stop(error.to_string())),
+            },
+        }
+    }
+
+    fn open(&self, partition: &Partition, from: Option<&ResumeToken>, window: &Arc<InFlight>) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(SlotReader::start(&self.0, partition, from, window, &Arc::default())?))
+    }
+}
+
+/// A slot as one run has it: its partition is known, and it hears what is durable.
+#[derive(Debug)]
+struct Bound {
+    source: PostgresReplication,
+    partition: String,
+    saved: Arc<Saved>,
+}
+
+impl Source for Bound {
+    fn kind(&self) -> &'static str {
+        self.source.kind()
+    }
+
+    fn place(&self) -> String {
+        self.source.place()
+    }
+
+    fn partitions(&self) -> Result<Vec<PartitionName>> {
+        Ok(vec![PartitionName { name: self.partition.clone(), bytes: None }])
+    }
+
+    fn open(&self, partition: &Partition, from: Option<&ResumeToken>, window: &Arc<InFlight>) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(SlotReader::start(&self.source.0, partition, from, window, &self.saved)?))
+    }
+
+    fn saved(&self, _partition: &Partition, token: &ResumeToken) {
+        self.saved.tell(token);
+    }
+}
+
+#[cfg(test)]
+mod tests;
