@@ -105,6 +105,11 @@ impl Reading {
         }
     }
 
+    /// Lets go of the slot.
+    pub(super) fn end(self) -> Vec<Change> {
+        self.found.changes
+    }
+
     pub(super) fn ids(&self) -> Vec<&str> {
         self.found.changes.iter().map(Change::id).collect()
     }
