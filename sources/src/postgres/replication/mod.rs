@@ -22,6 +22,7 @@ mod chunk;
 mod lsn;
 mod relation;
 mod rows;
+mod snapshot;
 mod token;
 
 use std::sync::Arc;
