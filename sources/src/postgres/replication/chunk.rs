@@ -77,6 +77,8 @@ pub(super) enum Before<'a> {
     /// Its key: other values are null because they were not sent.
     Key(Values<'a>),
     Whole(Values<'a>),
+    /// All of it, but another change tells of it: it fills in what was not sent, and is not told.
+    Filling(Values<'a>),
 }
 
 /// Where something stands, which is the same however often it is read.
@@ -117,10 +119,8 @@ impl Chunk {
         let out = &mut self.block;
         let start = out.len();
         // The key comes first for now: a place in a snapshot is made of it.
-        let has_key = match event.key {
-            Some(row) if !event.relation.key.is_empty() => rows::key(event.relation, row, out),
-            _ => false,
-        };
+        let key = event.key.filter(|_| !event.relation.key.is_empty());
+        let has_key = key.is_some_and(|row| rows::key(event.relation, row, out));
         let (at, within) = event.place.position(event.relation, &out[start..])?;
         let key_length = out.len() - start;
         event.place.write_id(event.relation, start, out);
@@ -135,7 +135,7 @@ impl Chunk {
         let table_end = id_end + table.len();
         let key_end = has_key.then(|| out.len());
         let before_end = match event.before {
-            Before::Nothing => None,
+            Before::Nothing | Before::Filling(_) => None,
             Before::Key(row) => {
                 rows::key_object(event.relation, row, out);
                 Some(out.len())
@@ -147,7 +147,10 @@ impl Chunk {
         };
         let (mut after_end, mut unchanged_end) = (None, None);
         if let Some(row) = event.after {
-            let whole = if let Before::Whole(before) = event.before { Some(before) } else { None };
+            let whole = match event.before {
+                Before::Whole(before) | Before::Filling(before) => Some(before),
+                Before::Nothing | Before::Key(_) => None,
+            };
             let mut unchanged = Vec::new();
             rows::object(event.relation, row, whole, out, |column| {
                 unchanged.push(if unchanged.is_empty() { b'[' } else { b',' });
@@ -176,7 +179,11 @@ impl Chunk {
             at,
             within,
         };
-        self.take(written, &event.relation.table);
+        if key.is_some() && !has_key {
+            self.set_aside(&written, &event.relation.table, "a column of its key has no value");
+        } else {
+            self.take(written, &event.relation.table);
+        }
         Ok(())
     }
 

@@ -19,7 +19,9 @@
 #![allow(dead_code)]
 
 mod chunk;
+mod log;
 mod lsn;
+pub(crate) mod pgoutput;
 mod relation;
 mod rows;
 mod snapshot;

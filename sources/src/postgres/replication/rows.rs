@@ -32,7 +32,8 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn is_unchanged(&self, column: usize) -> bool {
+    /// Whether a value was not sent.
+    pub(super) fn is_unchanged(&self, column: usize) -> bool {
         self.cells.get(column) == Some(&Cell::Unchanged)
     }
 }
