@@ -32,6 +32,7 @@ mod relation;
 mod rows;
 mod session;
 mod setup;
+mod snapshot;
 mod stream;
 mod token;
 
