@@ -38,6 +38,7 @@ impl Stream {
         // The server would read again from where the slot is.
         self.advance(side, true).await?;
         let mut follower = self.start(side).await?;
+        self.outbox.passes("hand_over.started")?;
         self.log.begin_anew();
         let mut saved = self.outbox.hear_saved();
         let now = Instant::now();
@@ -71,6 +72,7 @@ impl Stream {
                     let end = saved.borrow_and_update().end;
                     follower.confirm(end);
                     self.was_confirmed(end);
+                    self.outbox.passes("slot.confirmed")?;
                 }
                 filled = follower.fill(), if !wait.is_zero() => filled?,
                 () = tokio::time::sleep(wait) => {
@@ -121,6 +123,7 @@ impl Stream {
             Arrived::Message { lsn, text } => self.hear_text(side, lsn, text).await,
             // Told with the next pulse: there may be many of these.
             Arrived::Alive { end } => {
+                self.stand_at(end).await?;
                 self.log.reach(end);
                 Ok(())
             }
@@ -132,10 +135,13 @@ impl Stream {
     async fn pulse(&mut self, side: &Connection, state: &mut Following) -> Result<bool> {
         state.asked = Instant::now();
         self.hand_over().await?;
+        self.tend(side).await?;
         let row = ask_one(side, "looking how far the log is", "select pg_current_wal_flush_lsn()", &[]).await?;
         let flushed = Lsn(row.get::<_, PgLsn>(0).into());
         let end = self.log.end();
-        let is_idle = end >= flushed && !self.log.is_in_transaction();
+        // What is still to be read is no rest.
+        let reads = self.rounds.progress.as_ref().is_some_and(|progress| !progress.is_over());
+        let is_idle = end >= flushed && !self.log.is_in_transaction() && !reads;
         self.outbox.doing().idle(is_idle);
         if std::mem::take(&mut state.read) && self.log.end() == flushed {
             state.beat = Instant::now();

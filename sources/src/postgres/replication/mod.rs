@@ -29,6 +29,7 @@ mod outbox;
 mod pgoutput;
 mod reader;
 mod relation;
+mod rounds;
 mod rows;
 mod session;
 mod setup;

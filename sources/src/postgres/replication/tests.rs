@@ -1,5 +1,6 @@
 //! Slots of real servers: what is read, what is refused, what a restart finds.
 
+mod snapshot;
 mod support;
 
 use highwater_operators::Operation;

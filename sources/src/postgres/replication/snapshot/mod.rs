@@ -35,7 +35,6 @@ use tokio::time::Instant;
 
 use self::key::TableKey;
 use self::pages::{AHEAD_KB, Job, Piece, Work};
-#[allow(unused_imports)]
 pub(super) use self::progress::Progress;
 use self::round::Exported;
 use self::table::Published;
