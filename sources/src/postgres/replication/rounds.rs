@@ -51,11 +51,6 @@ impl Rounds {
         self.round.as_ref().map(|round| round.point)
     }
 
-    /// Whether rows of this table are still to be read.
-    pub(super) fn holds(&self, table: u32) -> bool {
-        self.progress.as_ref().is_some_and(|progress| progress.holds(table))
-    }
-
     fn knows(&self, table: u32) -> bool {
         self.progress.as_ref().is_some_and(|progress| progress.knows(table))
     }
