@@ -46,6 +46,7 @@ impl Stream {
             // Asked for before this one is looked at, so that the server goes on meanwhile.
             let after = calls.call().await?;
             let brought = self.drain(side, copied).await?;
+            self.outbox.passes("catch_up.batch")?;
             self.advance(side, false).await?;
             next = after;
             let now = calls.place(side).await?;
@@ -67,8 +68,10 @@ impl Stream {
         self.drain(side, copied).await?;
         // All that was committed before is read: nothing more is asked for.
         let (end, _) = calls.place(side).await?;
+        self.stand_at(end).await?;
         self.log.reach(end);
-        self.hand_over().await
+        self.hand_over().await?;
+        Ok(self.outbox.passes("hand_over.copied")?)
     }
 
     /// Takes what a call brings.

@@ -92,8 +92,8 @@ pub(super) enum Place {
         /// Which of them it is, twice: an update that changes the key becomes two changes.
         index: u32,
     },
-    /// In the snapshot of this number, by its table and key.
-    Snapshot(u32),
+    /// In the snapshot of this point, by its table and key. In another one the row of this key may be another: it is another change then.
+    Snapshot(Lsn),
 }
 
 /// Bits for the index among the rows of one place.
@@ -267,9 +267,9 @@ impl Chunk {
 impl Place {
     /// The two numbers of a position: the commit and the row in it, or a hash.
     fn position(self, relation: &Relation, key: &[u8]) -> Result<(u64, u64), String> {
-        let Place::Snapshot(number) = self else { return self.in_log() };
+        let Place::Snapshot(point) = self else { return self.in_log() };
         let mut text = Vec::with_capacity(key.len() + 8);
-        text.extend_from_slice(&number.to_le_bytes());
+        text.extend_from_slice(&point.0.to_le_bytes());
         text.extend_from_slice(&relation.oid.to_le_bytes());
         text.extend_from_slice(key);
         let hash = xxh3_128(&text);
@@ -294,9 +294,11 @@ impl Place {
     fn write_id(self, relation: &Relation, key: usize, out: &mut Vec<u8>) {
         match self {
             Place::Log { .. } => self.write_log_id(out),
-            Place::Snapshot(number) => {
+            Place::Snapshot(point) => {
                 let end = out.len();
-                let _ = write!(out, "read/{number}/{}/", relation.table);
+                out.extend_from_slice(b"read/");
+                hexadecimal(point.0, out);
+                let _ = write!(out, "/{}/", relation.table);
                 out.extend_from_within(key..end);
             }
         }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use highwater_operators::postgres::Connection;
 use highwater_operators::{Error, Result};
@@ -10,7 +9,6 @@ use tokio_postgres::types::PgLsn;
 
 use super::follower::{Arrived, Follower};
 use super::lsn::Lsn;
-use super::pgoutput::Message;
 use super::session::ask_one;
 use super::setup;
 use super::stream::Stream;
@@ -25,9 +23,10 @@ const BEHIND_FOR: Duration = Duration::from_secs(10);
 
 /// What is remembered while following.
 struct Following {
-    /// When something was read last, and when the server was asked last.
-    read: Instant,
+    /// Whether anything has arrived since the server was asked last, and when that was.
+    read: bool,
     asked: Instant,
+    /// When something was read last, or the log was moved on.
     beat: Instant,
     /// Since when it is far behind.
     behind: Option<Instant>,
@@ -39,22 +38,26 @@ impl Stream {
         // The server would read again from where the slot is.
         self.advance(side, true).await?;
         let mut follower = self.start(side).await?;
+        self.outbox.passes("hand_over.started")?;
         self.log.begin_anew();
         let mut saved = self.outbox.hear_saved();
         let now = Instant::now();
-        let mut state = Following { read: now, asked: now - PULSE, beat: now, behind: None };
+        let mut state = Following { read: false, asked: now, beat: now, behind: None };
         loop {
             // All that is here already, without waiting.
-            while let Some(arrived) = tokio::task::unconstrained(follower.next()).now_or_never() {
-                self.arrive(side, arrived?).await?;
-                state.read = Instant::now();
-                if state.read.duration_since(state.asked) > BEHIND_FOR / 10 {
-                    break;
-                }
+            while let Some(arrived) = follower.take()? {
+                self.arrive(side, arrived).await?;
+                state.read = true;
             }
-            if self.log.is_in_transaction() && self.outbox.has_changes() {
-                if let Ok(arrived) = tokio::time::timeout(REST_OF_TRANSACTION, follower.next()).await {
-                    self.arrive(side, arrived?).await?;
+            if let Some(filled) = tokio::task::unconstrained(follower.fill()).now_or_never() {
+                filled?;
+                if state.asked.elapsed() < PULSE {
+                    continue;
+                }
+            } else if self.log.is_in_transaction() && self.outbox.has_changes() {
+                // Its rest comes at once, nearly always.
+                if let Ok(filled) = tokio::time::timeout(REST_OF_TRANSACTION, follower.fill()).await {
+                    filled?;
                     continue;
                 }
             }
@@ -69,14 +72,13 @@ impl Stream {
                     let end = saved.borrow_and_update().end;
                     follower.confirm(end);
                     self.was_confirmed(end);
+                    self.outbox.passes("slot.confirmed")?;
                 }
-                arrived = follower.next(), if !wait.is_zero() => {
-                    self.arrive(side, arrived?).await?;
-                    state.read = Instant::now();
-                }
+                filled = follower.fill(), if !wait.is_zero() => filled?,
                 () = tokio::time::sleep(wait) => {
                     if self.pulse(side, &mut state).await? {
-                        return follower.end().await;
+                        tracing::info!(partition = self.partition(), "far behind: what is there is read in batches");
+                        return Ok(());
                     }
                 }
             }
@@ -116,21 +118,16 @@ impl Stream {
         Ok(())
     }
 
-    async fn arrive(&mut self, side: &Connection, arrived: Arrived) -> Result {
-        let text = Bytes::new();
+    async fn arrive(&mut self, side: &Connection, arrived: Arrived<'_>) -> Result {
         match arrived {
-            Arrived::Data { lsn, text } => self.hear_text(side, lsn, &text).await,
-            Arrived::Begin { commit, time_us } => self.hear(side, commit, Message::Begin { commit, time_us }, &text).await,
-            Arrived::Commit { commit, end } => self.hear(side, commit, Message::Commit { commit, end }, &text).await,
-            Arrived::Message { in_transaction, lsn, prefix, content } => {
-                let message = Message::Message { in_transaction, lsn, prefix: prefix.as_bytes(), content: &content };
-                self.hear(side, lsn, message, &text).await
-            }
+            Arrived::Message { lsn, text } => self.hear_text(side, lsn, text).await,
+            // Told with the next pulse: there may be many of these.
             Arrived::Alive { end } => {
-                // Told with the next pulse: there may be many of these.
+                self.stand_at(end).await?;
                 self.log.reach(end);
                 Ok(())
             }
+            Arrived::Nothing => Ok(()),
         }
     }
 
@@ -138,13 +135,18 @@ impl Stream {
     async fn pulse(&mut self, side: &Connection, state: &mut Following) -> Result<bool> {
         state.asked = Instant::now();
         self.hand_over().await?;
+        self.tend(side).await?;
         let row = ask_one(side, "looking how far the log is", "select pg_current_wal_flush_lsn()", &[]).await?;
         let flushed = Lsn(row.get::<_, PgLsn>(0).into());
         let end = self.log.end();
-        let is_idle = end >= flushed && !self.log.is_in_transaction();
+        // What is still to be read is no rest.
+        let reads = self.rounds.progress.as_ref().is_some_and(|progress| !progress.is_over());
+        let is_idle = end >= flushed && !self.log.is_in_transaction() && !reads;
         self.outbox.doing().idle(is_idle);
-        let quiet = state.read.elapsed();
-        if !is_idle && quiet >= self.description.heartbeat && state.beat.elapsed() >= self.description.heartbeat {
+        if std::mem::take(&mut state.read) && self.log.end() == flushed {
+            state.beat = Instant::now();
+        }
+        if !is_idle && state.beat.elapsed() >= self.description.heartbeat {
             state.beat = Instant::now();
             super::heartbeat::emit(side).await?;
         }

@@ -29,9 +29,11 @@ mod outbox;
 mod pgoutput;
 mod reader;
 mod relation;
+mod rounds;
 mod rows;
 mod session;
 mod setup;
+mod snapshot;
 mod stream;
 mod token;
 

@@ -64,6 +64,14 @@ impl Outbox {
         self.way.saved.clone()
     }
 
+    /// Passes a failpoint.
+    ///
+    /// # Errors
+    /// The process has crashed here.
+    pub(super) fn passes(&self, failpoint: &str) -> Result<(), Gone> {
+        if self.way.window.passes(failpoint) { Err(Gone) } else { Ok(()) }
+    }
+
     /// Whether the reader is ready to take more.
     pub(super) fn has_room(&self) -> bool {
         self.way.room.available_permits() > 0

@@ -8,18 +8,20 @@ use highwater_operators::postgres::{Connection, failed};
 use highwater_operators::{Error, ErrorKind, Operation, Result};
 use tokio_postgres::types::PgLsn;
 
+use super::Description;
 use super::catalog::Catalog;
 use super::chunk::{Before, Event, Place as Spot};
 use super::confirm::Mark;
-use super::log::{Heard, Log};
+use super::log::{Happened, Heard, Log};
 use super::lsn::Lsn;
 use super::outbox::{Outbox, Way};
 use super::pgoutput::{Described, Message};
 use super::relation::Relation;
+use super::rounds::{self, Rounds};
 use super::session::{self, AWAY};
 use super::setup::{self, Found};
-use super::token::{Parts, Place, TableProgress};
-use super::{Description, Wanted};
+use super::snapshot::Progress;
+use super::token::Place;
 use crate::OnReject;
 
 /// The slot is moved by SQL this often, while it is not followed: each time the server reads the log between.
@@ -33,7 +35,8 @@ pub(super) struct Stream {
     pub log: Log,
     catalog: Catalog,
     /// The tables that are wanted, if others are published too.
-    wanted: Option<HashSet<u32>>,
+    pub wanted: Option<HashSet<u32>>,
+    pub rounds: Rounds,
     /// The slot was moved to here, and when that was tried last.
     confirmed: Lsn,
     advanced: Instant,
@@ -109,11 +112,12 @@ impl Begin {
                 stream.insert(self.begin(way, &found))
             }
         };
-        stream.adopt(&found);
+        stream.adopt(&found).await?;
         stream.hand_over().await?;
         if std::mem::take(failed) > 0 {
             tracing::warn!(partition = %self.partition, "the database is back");
         }
+        stream.tend(&side).await?;
         loop {
             if stream.follows_until <= Instant::now() {
                 stream.catch_up(&side).await?;
@@ -138,8 +142,8 @@ impl Begin {
             setup::must_continue(&found, place, description)?;
         }
         let found = setup::make(side, description, place.is_some()).await?;
-        if let (Some(place), Some(published)) = (place, &found.published) {
-            setup::must_have_all(side, published, place, description).await?;
+        if let Some(place) = place {
+            setup::must_publish(side, &found, place, description).await?;
         }
         Ok(found)
     }
@@ -159,6 +163,7 @@ impl Begin {
             outbox: Outbox::new(way, place, order, is_told),
             catalog: Catalog::default(),
             wanted: None,
+            rounds: Rounds::new(),
             confirmed: Lsn(0),
             advanced: long_ago,
             follows_until: long_ago,
@@ -167,31 +172,30 @@ impl Begin {
 }
 
 impl Stream {
-    /// Takes over what was found: which tables there are, and how far the slot is.
-    fn adopt(&mut self, found: &Found) {
-        self.confirmed = found.confirmed();
-        let Some(published) = &found.published else { return };
-        let is_ours = matches!(self.description.wanted, Wanted::Tables(_));
-        self.wanted = is_ours.then(|| published.tables.iter().map(|table| table.oid).collect());
-        let known = &self.outbox.place().tables;
-        let progress = |oid| match known.iter().find(|table| table.oid == oid) {
-            Some(table) => table.clone(),
-            None => TableProgress { oid, parts: Parts::Done },
-        };
-        let tables = published.tables.iter().map(|table| progress(table.oid)).collect();
-        self.outbox.set_place(found.identity, tables);
-    }
-
     /// Takes a message of the log, and hands over what was read when it is enough.
     pub(super) async fn hear(&mut self, side: &Connection, lsn: Lsn, message: Message<'_>, text: &[u8]) -> Result {
+        match message {
+            Message::Begin { commit: place, .. } | Message::Message { in_transaction: false, lsn: place, .. }
+                if self.rounds.point().is_some() =>
+            {
+                self.stand_at(place).await?;
+            }
+            _ => {}
+        }
         let heard = self.log.take(lsn, message, text).map_err(|why| broken(lsn, &why))?;
         match heard {
             Heard::Nothing | Heard::End => return Ok(()),
             Heard::Row(happened) => {
-                if self.wanted.as_ref().is_some_and(|wanted| !wanted.contains(&happened.first.relation.oid)) {
+                let oid = happened.first.relation.oid;
+                if self.wanted.as_ref().is_some_and(|wanted| !wanted.contains(&oid)) {
                     return Ok(());
                 }
-                happened.write(self.outbox.chunk()).map_err(|why| broken(lsn, &why))?;
+                match &mut self.rounds.progress {
+                    Some(progress) if progress.holds(oid) || happened.refused.is_some() => {
+                        Box::pin(take_held(progress, &happened, &mut self.outbox, lsn)).await?;
+                    }
+                    _ => happened.write(self.outbox.chunk()).map_err(|why| broken(lsn, &why))?,
+                }
             }
             Heard::Message { place, time_ms, prefix, content, in_transaction } => {
                 let chunk = self.outbox.chunk();
@@ -200,13 +204,19 @@ impl Stream {
             Heard::Table(described) => return Box::pin(self.know(side, described)).await,
             Heard::Truncate(tables, time_ms) => return Box::pin(self.truncate(lsn, tables, time_ms)).await,
         }
+        self.check_rejected()?;
+        if self.outbox.is_full() {
+            self.hand_over().await?;
+        }
+        Ok(())
+    }
+
+    /// Stops where something is no change, if that is wanted.
+    pub(super) fn check_rejected(&mut self) -> Result {
         if self.description.on_reject == OnReject::Stop
             && let Some(rejected) = self.outbox.chunk().rejected.first()
         {
             return Err(Error::stop(format!("what was read is no change: {}", rejected.why)));
-        }
-        if self.outbox.is_full() {
-            self.hand_over().await?;
         }
         Ok(())
     }
@@ -219,9 +229,10 @@ impl Stream {
 
     async fn know(&mut self, side: &Connection, described: Described) -> Result {
         let is_altered = self.log.knows(described.oid);
+        let oid = described.oid;
         let relation = self.catalog.relation(side, described, is_altered).await?;
         self.log.know(relation);
-        Ok(())
+        self.meet(side, oid).await
     }
 
     /// A truncation goes alone: what was before it is durable when it is handed over, and it is before anything that follows. For it is of no key,
@@ -280,6 +291,28 @@ impl Stream {
     pub(super) fn partition(&self) -> &str {
         &self.partition
     }
+}
+
+/// Takes what happened to a row of a table that is still being read, or a row that is not whole.
+async fn take_held(progress: &mut Progress, happened: &Happened<'_>, outbox: &mut Outbox, lsn: Lsn) -> Result {
+    let [first, second] = rounds::leave_out(progress, happened).await?;
+    if let Some(first) = first {
+        outbox.chunk().push(&first).map_err(|why| broken(lsn, &why))?;
+    }
+    let Some(second) = second else { return Ok(()) };
+    let taken = match &happened.refused {
+        None => outbox.chunk().push(&second),
+        Some(why) => match rounds::read_again(progress, &second).await {
+            Ok(()) => {
+                outbox.set_tables(progress.tables());
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Retry => return Err(error),
+            // Nobody can tell which row it is.
+            Err(_) => outbox.chunk().refuse(&second, why),
+        },
+    };
+    taken.map_err(|why| broken(lsn, &why))
 }
 
 pub(super) fn broken(lsn: Lsn, why: &str) -> Error {

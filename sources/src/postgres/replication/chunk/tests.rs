@@ -48,11 +48,11 @@ fn rows_become_changes_in_one_block() {
 }
 
 #[test]
-fn a_row_of_a_snapshot_is_itself_when_it_is_read_again() {
+fn a_row_of_a_snapshot_is_itself_and_of_another_one_another() {
     let relation = relation();
-    let read = |number, row: Values<'_>| {
+    let read = |point, row: Values<'_>| {
         let mut chunk = Chunk::new(Vec::new());
-        let (operation, place) = (Operation::Read, Place::Snapshot(number));
+        let (operation, place) = (Operation::Read, Place::Snapshot(Lsn(point)));
         chunk.push(&Event { operation, place, key: Some(row), after: Some(row), ..event(&relation) }).unwrap();
         changes(chunk).remove(0)
     };
