@@ -1,11 +1,16 @@
 //! What the tables are that are copied: their keys, by the source's catalog, and the tables of the target, which are made if they are missing.
 
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
+use highwater::ErrorKind;
 use highwater::operators::postgres::{Connection, Table, Url, failed, quote};
 use highwater::prelude::*;
 
 use crate::Args;
+
+/// How long a database that is away is waited for at the start.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A table that is copied.
 #[derive(Clone, Debug)]
@@ -25,9 +30,20 @@ pub fn copied(args: &Args) -> Result<Vec<Copied>> {
     static COPIED: OnceLock<Result<Vec<Copied>, String>> = OnceLock::new();
     let asked = COPIED.get_or_init(|| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-        runtime.block_on(look(args)).map_err(|error| error.to_string())
+        runtime.block_on(look_until_it_is_there(args)).map_err(|error| error.to_string())
     });
     asked.clone().map_err(Error::stop)
+}
+
+/// A database that is away for a moment is asked again.
+async fn look_until_it_is_there(args: &Args) -> Result<Vec<Copied>> {
+    let began = Instant::now();
+    loop {
+        match look(args).await {
+            Err(error) if error.kind() == ErrorKind::Retry && began.elapsed() < PATIENCE => tokio::time::sleep(millis(200)).await,
+            looked => return looked,
+        }
+    }
 }
 
 async fn look(args: &Args) -> Result<Vec<Copied>> {

@@ -46,6 +46,7 @@ fn prove(what: &str, kills: u64, restarts: u64, launched: bool) {
     let mut met = 0;
     thread::scope(|scope| {
         doors.serve(scope, server, bank, rate);
+        let _closes = Closes(&doors);
         for kill in 0..kills {
             let before = proof.copied();
             let mut pipeline = proof.start(&mut Dice::new(seed ^ kill), &[]);
@@ -68,7 +69,6 @@ fn prove(what: &str, kills: u64, restarts: u64, launched: bool) {
             met += u64::from(proof.copied() > before);
             proof.kill(pipeline, &mut dice);
         }
-        doors.is_closed.store(true, Ordering::Relaxed);
     });
     let report = proof.finish();
     let rows = proof.compare();
@@ -189,6 +189,15 @@ impl Proof {
 struct Bank {
     is_open: AtomicBool,
     is_closed: AtomicBool,
+}
+
+/// Closes the bank, also when something fails.
+struct Closes<'a>(&'a Bank);
+
+impl Drop for Closes<'_> {
+    fn drop(&mut self) {
+        self.0.is_closed.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Bank {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use highwater_operators::postgres::Connection;
+use highwater_operators::postgres::{Connection, Table};
 use highwater_operators::{Error, ErrorKind, Operation, Result, epoch};
 use tokio::time::Instant;
 
@@ -237,17 +237,22 @@ fn key_of(event: &Event<'_>) -> Result<Vec<String>> {
 
 impl Description {
     /// Whether the rows are wanted that are there.
-    fn reads(&self, table: &highwater_operators::postgres::Table) -> Result<bool> {
+    fn reads(&self, table: &Table) -> Result<bool> {
         if self.snapshot == Snapshot::Never {
             return Ok(false);
         }
+        Ok(!self.is_without_snapshot(table)?)
+    }
+
+    /// Whether it was said of this table that only its changes are read.
+    pub(super) fn is_without_snapshot(&self, table: &Table) -> Result<bool> {
         for without in &self.without_snapshot {
             let without = without.as_ref().map_err(Error::stop)?;
             let schema = without.schema.as_deref().unwrap_or("public");
             if without.name == table.name && Some(schema) == table.schema.as_deref() {
-                return Ok(false);
+                return Ok(true);
             }
         }
-        Ok(true)
+        Ok(false)
     }
 }

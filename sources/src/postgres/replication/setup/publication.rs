@@ -66,7 +66,7 @@ pub(super) async fn look(connection: &Connection, description: &Description) -> 
     let mut tables: Vec<PublishedTable> = rows.iter().map(table).collect();
     let all = tables.iter().map(|table| table.oid).collect();
     if let Wanted::Tables(wanted) = &description.wanted {
-        let wanted: HashSet<u32> = find(connection, wanted).await?.into_iter().map(|table| table.oid).collect();
+        let wanted: HashSet<u32> = find(connection, description, wanted).await?.into_iter().map(|table| table.oid).collect();
         tables.retain(|table| wanted.contains(&table.oid));
     }
     Ok(Some(Published { definition: xxh3_64(format!("{flags:?} {filters}").as_bytes()), shown, tables, all, via_root: flags[4] }))
@@ -95,7 +95,7 @@ struct Named {
 }
 
 /// Finds tables that were named, and refuses what cannot be published.
-async fn find(connection: &Connection, wanted: &[Result<Table, String>]) -> Result<Vec<Named>> {
+async fn find(connection: &Connection, description: &Description, wanted: &[Result<Table, String>]) -> Result<Vec<Named>> {
     let mut found = Vec::with_capacity(wanted.len());
     for table in wanted {
         let table = table.as_ref().map_err(Error::stop)?;
@@ -115,10 +115,13 @@ async fn find(connection: &Connection, wanted: &[Result<Table, String>]) -> Resu
             _ => return refuse("it is no table"),
         }
         let (identity, has_key): (&str, bool) = (row.get(5), row.get(6));
-        if identity == "n" || (identity == "d" && !has_key) {
+        // Of a table that rows are only added to nothing fails.
+        let is_loose = identity == "n" || (identity == "d" && !has_key);
+        if is_loose && !description.is_without_snapshot(&full)? {
             return refuse(&format!(
                 "it has no replica identity, and once it is published, updates and deletes of it would fail. Give it a primary key, or \
-                 `alter table {full} replica identity full` (or `using index ..`)"
+                 `alter table {full} replica identity full` (or `using index ..`); if rows are only ever added to it, \
+                 leave the rows out that are there: .without_snapshot(\"{full}\")"
             ));
         }
         let is_partitioned = row.get::<_, &str>(3) == "p";
@@ -135,7 +138,7 @@ pub(super) async fn make(connection: &Connection, description: &Description, pub
         (Wanted::Published, None) => return Err(is_missing(description, false)),
         (Wanted::Tables(wanted), published) => {
             let there: HashSet<u32> = published.iter().flat_map(|published| &published.tables).map(|table| table.oid).collect();
-            let wanted = find(connection, wanted).await?;
+            let wanted = find(connection, description, wanted).await?;
             if let Some(table) =
                 wanted.iter().find(|table| table.is_partitioned && published.is_some_and(|published| !published.via_root))
             {
