@@ -30,6 +30,10 @@ struct Following {
     beat: Instant,
     /// Since when it is far behind.
     behind: Option<Instant>,
+    /// How far the log was when that was asked last.
+    flushed: Lsn,
+    /// When it was told last how far a log was read that has nothing for us.
+    told: Instant,
 }
 
 impl Stream {
@@ -42,7 +46,7 @@ impl Stream {
         self.log.begin_anew();
         let mut saved = self.outbox.hear_saved();
         let now = Instant::now();
-        let mut state = Following { read: false, asked: now, beat: now, behind: None };
+        let mut state = Following { read: false, asked: now, beat: now, behind: None, flushed: Lsn(u64::MAX), told: now };
         loop {
             // All that is here already, without waiting.
             while let Some(arrived) = follower.take()? {
@@ -134,14 +138,20 @@ impl Stream {
     /// Once in a while: tells how far an idle log was read, moves it on, and looks how far behind this is. `true`: too far.
     async fn pulse(&mut self, side: &Connection, state: &mut Following) -> Result<bool> {
         state.asked = Instant::now();
-        self.hand_over().await?;
+        // Each token is a save, which may be written to this very log: what others write is told once in a while.
+        if self.outbox.must_tell() || state.told.elapsed() >= self.description.heartbeat {
+            state.told = Instant::now();
+            self.hand_over().await?;
+        }
         self.tend(side).await?;
         let row = ask_one(side, "looking how far the log is", "select pg_current_wal_flush_lsn()", &[]).await?;
         let flushed = Lsn(row.get::<_, PgLsn>(0).into());
         let end = self.log.end();
         // What is still to be read is no rest.
         let reads = self.rounds.progress.as_ref().is_some_and(|progress| !progress.is_over());
-        let is_idle = end >= flushed && !self.log.is_in_transaction() && !reads;
+        // Others may write without end: all that was there when it was asked last is enough.
+        let is_idle = end >= state.flushed.min(flushed) && !self.log.is_in_transaction() && !reads;
+        state.flushed = flushed;
         self.outbox.doing().idle(is_idle);
         if std::mem::take(&mut state.read) && self.log.end() == flushed {
             state.beat = Instant::now();

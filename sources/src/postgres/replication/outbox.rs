@@ -113,6 +113,11 @@ impl Outbox {
         self.has_changes() || self.told != Some((log.end(), log.within()))
     }
 
+    /// Whether what is to be told concerns us: changes, the end of a transaction whose changes were handed over, or a place that was never told.
+    pub(super) fn must_tell(&self) -> bool {
+        self.has_changes() || self.told.is_none_or(|(_, within)| within.is_some())
+    }
+
     /// Hands over what was read, with the token that continues after it.
     ///
     /// # Errors
