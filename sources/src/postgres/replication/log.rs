@@ -46,6 +46,10 @@ struct Transaction {
 
 /// What a message comes to.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is made for each row and taken apart at once: a box would be an allocation per row"
+)]
 pub(super) enum Heard<'a> {
     Nothing,
     /// A table has to be made known by [`Log::know`] before its rows come.
@@ -203,12 +207,12 @@ impl Log {
                 let time_ms = self.transaction.as_ref().map_or(0, |transaction| transaction.time_ms);
                 Ok(if is_new { Heard::Truncate(tables, time_ms) } else { Heard::Nothing })
             }
-            Message::Message { in_transaction: true, lsn, prefix, content } => {
+            Message::Emitted { in_transaction: true, lsn, prefix, content } => {
                 let (is_new, place) = (self.count(lsn)?, self.place(lsn)?);
                 let time_ms = self.transaction.as_ref().map_or(0, |transaction| transaction.time_ms);
                 Ok(if is_new { Heard::Message { place, time_ms, prefix, content, in_transaction: true } } else { Heard::Nothing })
             }
-            Message::Message { in_transaction: false, lsn, prefix, content } => {
+            Message::Emitted { in_transaction: false, lsn, prefix, content } => {
                 if self.transaction.is_some() {
                     return Err(format!("a message at {lsn}, of no transaction, stands inside one"));
                 }
