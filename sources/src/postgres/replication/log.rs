@@ -216,10 +216,11 @@ impl Log {
                 if self.transaction.is_some() {
                     return Err(format!("a message at {lsn}, of no transaction, stands inside one"));
                 }
-                if lsn < self.end {
+                // Its place is where it ends, and the next commit may stand there.
+                if lsn <= self.end {
                     return Ok(Heard::Nothing);
                 }
-                self.end = Lsn(lsn.0 + 1);
+                self.end = lsn;
                 if prefix == HEARTBEAT_PREFIX.as_bytes() {
                     return Ok(Heard::End);
                 }
