@@ -100,7 +100,7 @@ fn what_a_change_lacks_stays_and_null_is_null() {
 fn lists_and_documents_keep_every_digit_and_letter() {
     let case = Case::new("create table t (id int primary key, n numeric[], b bigint[], f float8[], k json, d json[], m text[])");
     let line = r#"{"id":"1","op":"insert","after":{"id":1,"n":[[123456789012345678901234567890.10,-0.00],[null,1e2]],"b":[9007199254740993],
-        "f":["NaN",-0.0,"-Infinity"],"k":"\u0041 \u0000","d":[{"b":1.0,"a":[1]},"{\"x\": 1}"],"m":[]}}"#
+        "f":["NaN",-0.0,"-Infinity"],"k":"\u0041 \u0000","d":[{"b":1.0,"a":[1]},{"x": 1}],"m":[]}}"#
         .replace('\n', " ");
     case.run(PostgresTable::upsert(case.url(), "t").key(["id"]), &[&line]).unwrap();
     let right = "1|{{123456789012345678901234567890.10,0.00},{NULL,100}}|{9007199254740993}|{NaN,-0,-Infinity}|\"\\u0041 \\u0000\"|\

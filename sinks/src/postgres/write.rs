@@ -12,7 +12,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::bookkeeping::Standing;
 use super::catalog::Layout;
-use super::fold::{Step, by_columns, fold};
+use super::fold::{Columns, Step, by_columns, fold};
 use super::mapping::{Source, follow, time};
 use super::sheet::{Cell, Column, Sheet};
 use super::values::Form;
@@ -110,18 +110,15 @@ impl Layout {
                 next = at + 1;
                 if (!is_delete || self.key.contains(column))
                     && sheet.row(row)[*column] == Cell::Absent
-                    && let Some(mut value) = follow(value.clone(), path)
-                    && value != Value::Unchanged
+                    && let Some(value) = follow(value.clone(), path)
                 {
                     // A document that is a text keeps its escapes.
-                    if self.columns[*column].form == Form::Json
-                        && matches!(value, Value::Text(_))
-                        && path.is_empty()
-                        && let Some(text) = change.row().written(&name)
-                    {
-                        value = Value::Other(text);
+                    let is_document = self.columns[*column].form == Form::Json && path.is_empty();
+                    let written = if is_document && matches!(value, Value::Text(_)) { change.row().written(&name) } else { None };
+                    match written.map_or(value, Value::Other) {
+                        Value::Unchanged => sheet.keep(row, *column),
+                        value => sheet.set(row, *column, |to| values::write(&value, self.columns[*column].form, to)),
                     }
-                    sheet.set(row, *column, |to| values::write(&value, self.columns[*column].form, to));
                 }
                 if !self.fields_repeat {
                     break;
@@ -142,8 +139,10 @@ impl Layout {
                 Source::Operation => text(change.operation().as_str()),
                 Source::Time => text(&time(change)),
             };
-            if let Some(value) = value.filter(|value| *value != Value::Unchanged) {
-                sheet.set(row, at, |to| values::write(&value, column.form, to));
+            match value {
+                None => {}
+                Some(Value::Unchanged) => sheet.keep(row, at),
+                Some(value) => sheet.set(row, at, |to| values::write(&value, column.form, to)),
             }
         }
         self.mark_row(sheet, row, change, is_delete);
@@ -216,7 +215,7 @@ impl Layout {
             steps = &steps[last + 1..];
         }
         let rows = steps.iter().map(|step| step.row());
-        for (columns, rows) in by_columns(sheet, rows) {
+        for (Columns { given: columns, .. }, rows) in by_columns(sheet, rows) {
             let sql = format!("copy {} ({}) from stdin", self.table, self.names(&columns));
             let copy = within.copy_in(&sql).await?;
             let mut copy = Box::pin(copy);
@@ -271,60 +270,37 @@ impl Layout {
     }
 
     /// Puts rows, those with the same columns together.
-    async fn put(
-        &self,
-        within: &tokio_postgres::Transaction<'_>,
-        sheet: &Sheet,
-        put: BTreeMap<Vec<usize>, Vec<usize>>,
-    ) -> Written {
-        for (columns, rows) in put {
-            let update =
-                self.set_from("excluded", &columns).map_or_else(|| "nothing".to_owned(), |set| format!("update set {set}"));
+    async fn put(&self, within: &tokio_postgres::Transaction<'_>, sheet: &Sheet, put: BTreeMap<Columns, Vec<usize>>) -> Written {
+        for (Columns { given: columns, mut kept }, rows) in put {
+            // What a row must have and the change lacks can only be as it was.
+            let must = |at: &usize| self.columns[*at].is_needed && !columns.contains(at) && !kept.contains(at);
+            let lacks: Vec<usize> = (0..self.columns.len()).filter(must).collect();
+            kept.extend(lacks);
+            let set = columns.iter().filter(|column| !self.key.contains(column)).map(|column| {
+                let name = &self.columns[*column].name;
+                format!("{name} = excluded.{name}")
+            });
+            let set: Vec<String> = set.collect();
+            let update = if set.is_empty() { "nothing".to_owned() } else { format!("update set {}", set.join(", ")) };
             let over = columns.iter().any(|column| self.columns[*column].is_always_generated);
-            let insert = format!(
-                "insert into {} ({}) {}",
+            let mut given = self.rows(&columns);
+            let mut names = self.names(&columns);
+            if !kept.is_empty() {
+                // What is kept is read from the row that is there: a column that must not be null has to be named.
+                let old: Vec<String> = kept.iter().map(|column| format!("t.{}", self.columns[*column].name)).collect();
+                let on = self.on_key();
+                given = format!("select given.*, {} from ({given}) given left join {} t on {on}", old.join(", "), self.table);
+                names = format!("{names}, {}", self.names(&kept));
+            }
+            let sql = format!(
+                "insert into {} ({names}) {} {given} on conflict ({}) do {update}",
                 self.table,
-                self.names(&columns),
-                if over { "overriding system value" } else { "" }
+                if over { "overriding system value" } else { "" },
+                self.names(&self.key),
             );
-            let given = self.rows(&columns);
-            let conflict = format!("on conflict ({}) do {update}", self.names(&self.key));
-            let is_whole = self.columns.iter().enumerate().all(|(at, column)| !column.is_needed || columns.contains(&at));
-            let sql = if is_whole {
-                format!("{insert} {given} {conflict}")
-            } else {
-                self.put_where_it_is(&given, &insert, &conflict, &columns)
-            };
             Self::execute(within, &sql, sheet, &rows, &columns).await?;
         }
         Ok(())
-    }
-
-    /// Rows that lack a column which may not be null: as an `insert` they would be refused before anybody looks whether they are there. Only those that
-    /// are not are inserted, and refused with right.
-    fn put_where_it_is(&self, given: &str, insert: &str, conflict: &str, columns: &[usize]) -> String {
-        let (table, same) = (&self.table, self.on_key());
-        let keys: Vec<String> = self.key.iter().map(|column| format!("t.{}", self.columns[*column].name)).collect();
-        let keys = keys.join(", ");
-        let there = match self.set_from("given", columns) {
-            None => format!("select {keys} from {table} t, given where {same}"),
-            Some(set) => format!("update {table} t set {set} from given where {same} returning {keys}"),
-        };
-        format!(
-            "with given as ({given}), there as ({there}) {insert} select {} from given \
-             where not exists (select from there t where {same}) {conflict}",
-            self.names(columns)
-        )
-    }
-
-    /// Each column that is not of the key, set from a row of this name; `None` if there is none.
-    fn set_from(&self, row: &str, columns: &[usize]) -> Option<String> {
-        let set = columns.iter().filter(|column| !self.key.contains(column)).map(|column| {
-            let name = &self.columns[*column].name;
-            format!("{name} = {row}.{name}")
-        });
-        let set: Vec<String> = set.collect();
-        (!set.is_empty()).then(|| set.join(", "))
     }
 
     fn on_key(&self) -> String {

@@ -160,7 +160,11 @@ impl Stream {
             state.beat = Instant::now();
             super::heartbeat::emit(side).await?;
         }
-        if flushed.0.saturating_sub(end.0) < BEHIND || !self.outbox.has_room() || self.follows_until > state.asked {
+        if flushed.0.saturating_sub(end.0) < BEHIND
+            || !self.outbox.has_room()
+            || self.follows_until > state.asked
+            || !self.description.catches_up
+        {
             state.behind = None;
             return Ok(false);
         }

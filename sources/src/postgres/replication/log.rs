@@ -46,6 +46,10 @@ struct Transaction {
 
 /// What a message comes to.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is made for each row and taken apart at once: a box would be an allocation per row"
+)]
 pub(super) enum Heard<'a> {
     Nothing,
     /// A table has to be made known by [`Log::know`] before its rows come.
@@ -203,19 +207,20 @@ impl Log {
                 let time_ms = self.transaction.as_ref().map_or(0, |transaction| transaction.time_ms);
                 Ok(if is_new { Heard::Truncate(tables, time_ms) } else { Heard::Nothing })
             }
-            Message::Message { in_transaction: true, lsn, prefix, content } => {
+            Message::Emitted { in_transaction: true, lsn, prefix, content } => {
                 let (is_new, place) = (self.count(lsn)?, self.place(lsn)?);
                 let time_ms = self.transaction.as_ref().map_or(0, |transaction| transaction.time_ms);
                 Ok(if is_new { Heard::Message { place, time_ms, prefix, content, in_transaction: true } } else { Heard::Nothing })
             }
-            Message::Message { in_transaction: false, lsn, prefix, content } => {
+            Message::Emitted { in_transaction: false, lsn, prefix, content } => {
                 if self.transaction.is_some() {
                     return Err(format!("a message at {lsn}, of no transaction, stands inside one"));
                 }
-                if lsn < self.end {
+                // Its place is where it ends, and the next commit may stand there.
+                if lsn <= self.end {
                     return Ok(Heard::Nothing);
                 }
-                self.end = Lsn(lsn.0 + 1);
+                self.end = lsn;
                 if prefix == HEARTBEAT_PREFIX.as_bytes() {
                     return Ok(Heard::End);
                 }

@@ -5,7 +5,8 @@ use super::{Form, quote, value};
 /// Postgres has no lists of more dimensions.
 const DIMENSIONS_MAX: usize = 6;
 
-/// Writes a list. One with bounds of its own (`[0:1]={1,2}`), which JSON does not have, is a string, so that nothing of it is lost.
+/// Writes a list. One with bounds of its own (`[0:1]={1,2}`), which JSON does not have, is a string, so that nothing of it is lost; so is one of documents
+/// that has further dimensions, or the document `null`.
 pub(super) fn write(element: &Form, text: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     if text.first() != Some(&b'{') || items(element, text, out).is_none() {
@@ -22,7 +23,8 @@ fn items(element: &Form, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
         match text.get(at)? {
             b'{' => {
                 depth += 1;
-                if depth > DIMENSIONS_MAX {
+                // A list of documents could not be told from a document that is a list.
+                if depth > DIMENSIONS_MAX || (depth > 1 && *element == Form::Json) {
                     return None;
                 }
                 out.push(b'[');
@@ -33,7 +35,11 @@ fn items(element: &Form, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
             }
             b'"' => {
                 let length = quoted(&text[at..], &mut unescaped)?;
-                item(element, &unescaped, out);
+                if *element == Form::Json && unescaped.trim_ascii() == b"null" {
+                    // It could not be told from no document.
+                    return None;
+                }
+                value(element, &unescaped, out);
                 at += length;
             }
             b',' | b'}' => return None,
@@ -43,7 +49,7 @@ fn items(element: &Form, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
                 if bare.eq_ignore_ascii_case(b"null") {
                     out.extend_from_slice(b"null")
                 } else {
-                    item(element, bare, out)
+                    value(element, bare, out)
                 }
                 at += length;
             }
@@ -62,18 +68,6 @@ fn items(element: &Form, text: &[u8], out: &mut Vec<u8>) -> Option<()> {
         }
         out.push(b',');
         at += 1;
-    }
-}
-
-/// Writes an item. A document that is a list could not be told from a further dimension, one that is `null` not from none, and one that is a text not
-/// from what stands in it: those become texts.
-fn item(element: &Form, text: &[u8], out: &mut Vec<u8>) {
-    match (element, text) {
-        (Form::Json, [b'{' | b't' | b'f' | b'-' | b'0'..=b'9', ..])
-        | (Form::Bool | Form::Number | Form::List(_) | Form::Text, _) => {
-            value(element, text, out);
-        }
-        (Form::Json, _) => quote(text, out),
     }
 }
 

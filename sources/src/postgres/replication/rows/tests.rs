@@ -14,7 +14,7 @@ fn written(type_oid: u32, text: &str) -> String {
 
 #[test]
 fn values_are_json_of_their_type() {
-    const CASES: [(u32, &str, &str); 22] = [
+    const CASES: [(u32, &str, &str); 24] = [
         (16, "t", "true"),
         (16, "f", "false"),
         (23, "-5", "-5"),
@@ -34,7 +34,9 @@ fn values_are_json_of_their_type() {
         (1231, "{{1.10,NaN},{2,3}}", "[[1.10,\"NaN\"],[2,3]]"),
         (1009, "{\"a,b\",\"q\\\"\\\\\",\"NULL\",null,x}", "[\"a,b\",\"q\\\"\\\\\",\"NULL\",null,\"x\"]"),
         (3807, "{\"{\\\"a\\\": [1, 2]}\",NULL}", "[{\"a\": [1, 2]},null]"),
-        (199, r#"{"[1,2]","null","\"a\"",7,true}"#, r#"["[1,2]","null","\"a\"",7,true]"#),
+        (199, r#"{"[1,2]","\"a\"",7,true}"#, r#"[[1,2],"a",7,true]"#),
+        (199, r#"{NULL,"null"}"#, r#""{NULL,\"null\"}""#),
+        (199, "{{1},{2}}", "\"{{1},{2}}\""),
         (1000, "{t,f}", "[true,false]"),
         (1020, "{(1,1),(0,0)}", "\"{(1,1),(0,0)}\""),
     ];

@@ -106,11 +106,6 @@ impl Page {
     pub(super) fn rows(&self) -> impl Iterator<Item = Values<'_>> {
         self.piece.iter().flat_map(|piece| (0..piece.rows.count()).filter_map(|row| piece.rows.get(row)))
     }
-
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        self.piece.as_ref().map_or(0, |piece| piece.rows.count())
-    }
 }
 
 impl Round {
