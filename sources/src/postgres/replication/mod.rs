@@ -15,6 +15,7 @@
 //! place, so that it is itself in whatever way it is read. Its key is that of the replica identity. Values are JSON of their types, exactly; a
 //! large value that did not change and was not sent is [unchanged](highwater_operators::Value::Unchanged), not null.
 
+mod anew;
 mod catalog;
 mod catch_up;
 mod chunk;
@@ -241,8 +242,13 @@ impl Source for PostgresReplication {
         let bound = |partition: String| {
             Some(Arc::new(Bound { source: self.clone(), partition, saved: Arc::default() }) as Arc<dyn Source>)
         };
-        let begun = known.iter().find(|known| known.token.is_some());
-        let place = begun.and_then(|known| token::read(&known.token.as_ref()?.detail));
+        let place = |known: &Known| token::read(&known.token.as_ref()?.detail);
+        // One that is read anew elsewhere is only remembered.
+        let is_anew = |known: &&Known| place(known).is_some_and(|place| place.is_anew());
+        let mut begun: Vec<&Known> = known.iter().filter(|known| known.token.is_some()).collect();
+        begun.sort_by_key(is_anew);
+        let begun = begun.first().copied();
+        let place = begun.and_then(place);
         match self.0.look(place) {
             Ok(found) => Ok(bound(found.partition(&self.0))),
             Err(error) => match begun {
@@ -253,6 +259,12 @@ impl Source for PostgresReplication {
                 _ => Err(Error::stop(error.to_string())),
             },
         }
+    }
+
+    fn read_anew(&self, partition: &str, token: &ResumeToken, tables: &[String]) -> Result<Option<ResumeToken>> {
+        // The end of the name is the slot's.
+        let is_ours = partition.splitn(3, '-').nth(2) == Some(self.0.slot.as_str());
+        if is_ours { anew::token(&self.0, token, tables).map(Some) } else { Ok(None) }
     }
 
     fn open(&self, partition: &Partition, from: Option<&ResumeToken>, window: &Arc<InFlight>) -> Result<Box<dyn Reader>> {
@@ -287,6 +299,11 @@ impl Source for Bound {
 
     fn saved(&self, _partition: &Partition, token: &ResumeToken) {
         self.saved.tell(token);
+    }
+
+    /// One that is read anew may be read elsewhere.
+    fn may_be_missing(&self, _name: &str, token: &ResumeToken) -> bool {
+        token::read(&token.detail).is_some_and(|place| place.is_anew())
     }
 }
 

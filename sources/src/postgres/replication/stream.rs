@@ -141,7 +141,7 @@ impl Begin {
         if let Some(place) = place {
             setup::must_continue(&found, place, description)?;
         }
-        let found = setup::make(side, description, place.is_some()).await?;
+        let found = setup::make(side, description, place.is_some_and(|place| !place.is_anew())).await?;
         if let Some(place) = place {
             setup::must_publish(side, &found, place, description).await?;
         }
@@ -149,12 +149,16 @@ impl Begin {
     }
 
     fn begin(&self, way: Way, found: &Found) -> Stream {
-        let is_told = self.from.is_some();
-        let (order, place) = self.from.clone().unwrap_or_else(|| {
-            let end = found.confirmed();
-            let publication = found.published.as_ref().map_or(0, |published| published.definition);
-            (0, Place { identity: found.identity, publication, end, within: None, snapshot: 1, tables: Vec::new() })
-        });
+        let is_told = self.from.as_ref().is_some_and(|(_, place)| !place.is_anew());
+        let (order, place) = match self.from.clone() {
+            Some((order, place)) if place.is_anew() => (order, place.begun_anew(found)),
+            Some(begun) => begun,
+            None => {
+                let end = found.confirmed();
+                let publication = found.published.as_ref().map_or(0, |published| published.definition);
+                (0, Place { identity: found.identity, publication, end, within: None, snapshot: 1, tables: Vec::new() })
+            }
+        };
         let long_ago = Instant::now();
         Stream {
             description: self.description.clone(),

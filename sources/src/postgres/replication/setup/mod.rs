@@ -49,6 +49,9 @@ pub(super) async fn look(connection: &Connection, description: &Description) -> 
 
 /// Refuses to continue where the slot, the publication or the server is not what it was.
 pub(super) fn must_continue(found: &Found, place: &Place, description: &Description) -> Result {
+    if place.is_anew() {
+        return Ok(());
+    }
     server::must_be(&found.identity, &place.identity, description)?;
     let Some(slot) = &found.slot else { return Err(slot::is_missing(&description.slot, place.end)) };
     slot.must_be_behind(&description.slot, place.end)?;
@@ -57,6 +60,9 @@ pub(super) fn must_continue(found: &Found, place: &Place, description: &Descript
 
 /// Refuses to go on where something that was published is not any more.
 pub(super) async fn must_publish(connection: &Connection, found: &Found, place: &Place, description: &Description) -> Result {
+    if place.is_anew() {
+        return Ok(());
+    }
     publication::must_be(found.published.as_ref(), place, description)?;
     match &found.published {
         Some(published) => publication::must_have_all(connection, published, place, description).await,
@@ -88,5 +94,5 @@ pub(super) async fn make(connection: &Connection, description: &Description, beg
 }
 
 /// What to do where nothing can be continued.
-pub(super) const RESNAPSHOT: &str = "`highwater resnapshot` begins anew: it makes the slot again, reads all rows as a new snapshot and keeps what \
+pub(super) const RESNAPSHOT: &str = "`resnapshot`, a command of the pipeline's program, has the next run begin anew: it makes the slot again, reads all rows as new changes and keeps what \
      dedup and ledger know";
