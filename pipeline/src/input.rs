@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use highwater_sinks::JsonLinesFiles;
 #[cfg(feature = "postgres")]
-pub use highwater_sources::PostgresChangeLog;
+pub use highwater_sources::{PostgresChangeLog, PostgresReplication, Snapshot};
 pub use highwater_sources::{Channel, Envelope, Feed, Generator, OnReject};
 use highwater_sources::{CsvChanges, CsvTable, JsonLinesSource};
 

@@ -128,17 +128,6 @@ impl Url {
         &self.user
     }
 
-    /// Where a connection is tried first: host (or a socket's folder) and port.
-    pub fn place(&self) -> (&str, u16) {
-        self.hosts.first().map_or(("", 0), |(host, port)| (host.as_str(), *port))
-    }
-
-    /// The password for a connection to that place, for another client than ours; asked for anew each time.
-    pub fn password(&self) -> Result<Option<String>> {
-        let (host, port) = self.place();
-        self.password.get(host, port, &self.database, &self.user)
-    }
-
     /// How long opening a connection may take.
     pub fn connect_timeout(&self) -> Duration {
         self.connect_timeout

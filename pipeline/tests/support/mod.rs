@@ -11,6 +11,7 @@ pub mod record;
 pub mod shop;
 pub mod table;
 pub mod whole;
+pub mod writers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

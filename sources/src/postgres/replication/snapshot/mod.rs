@@ -83,6 +83,8 @@ pub(super) async fn plan(options: &Options, tables: &[u32]) -> Result<Vec<TableP
 pub(super) struct Round {
     /// Its point: all transactions that commit before it are in the snapshot, and no others.
     pub point: Lsn,
+    /// When it was taken.
+    pub time_ms: i64,
     tables: BTreeMap<u32, TableProgress>,
     /// Tables that are not published any more.
     gone: Vec<u32>,
@@ -147,9 +149,9 @@ impl Round {
         for reader in readers {
             tasks.spawn(pages::read(reader, work.clone(), out.clone()));
         }
-        let point = exported.point;
+        let (point, time_ms) = (exported.point, exported.time_ms);
         let tables = tables.iter().map(|table| (table.oid, table.clone())).collect();
-        Ok(Round { point, tables, gone: found.gone, pieces, _readers: tasks })
+        Ok(Round { point, time_ms, tables, gone: found.gone, pieces, _readers: tasks })
     }
 
     /// The next rows; `None` when the round is over.

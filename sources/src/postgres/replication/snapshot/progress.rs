@@ -66,6 +66,11 @@ impl Progress {
         self.tables.values().all(|table| table.parts == Parts::Done)
     }
 
+    /// Whether no table was read to its end.
+    pub(in super::super) fn reads_all(&self) -> bool {
+        self.tables.values().all(|table| table.parts != Parts::Done)
+    }
+
     /// Whether the table was planned at all.
     pub(in super::super) fn knows(&self, table: u32) -> bool {
         self.tables.contains_key(&table)
