@@ -2,3 +2,4 @@
 
 pub mod change_log;
 pub mod replication;
+mod tuple;

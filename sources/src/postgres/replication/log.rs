@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use highwater_operators::Operation;
 
-use super::chunk::{Before, Event, Place};
+use super::chunk::{Before, Chunk, Event, Place};
 use super::lsn::Lsn;
 use super::pgoutput::{Cells, Described, Message, Old, read};
 use super::relation::Relation;
+use super::rounds::Kept;
 use super::rows::Values;
 
 /// From 1970 to 2000, in milliseconds.
@@ -75,6 +76,23 @@ pub(super) struct Happened<'a> {
     pub refused: Option<String>,
 }
 
+impl Happened<'_> {
+    /// Writes it into a chunk.
+    ///
+    /// # Errors
+    /// It stands where no change can be told from others.
+    pub(super) fn write(&self, kept: Kept, chunk: &mut Chunk) -> Result<(), String> {
+        if kept.first {
+            chunk.push(&self.first)?;
+        }
+        match (self.second.as_ref().filter(|_| kept.second), &self.refused) {
+            (None, _) => Ok(()),
+            (Some(second), None) => chunk.push(second),
+            (Some(second), Some(why)) => chunk.refuse(second, why),
+        }
+    }
+}
+
 impl Log {
     /// Continues there.
     pub(super) fn from(end: Lsn, within: Option<(Lsn, u64)>) -> Self {
@@ -126,16 +144,18 @@ impl Log {
         true
     }
 
-    /// Takes the message that stands at `lsn`.
+    /// Reads a message, which is to be taken next.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(super) fn read<'a>(&mut self, text: &'a [u8]) -> Result<Message<'a>, &'static str> {
+        read(text, &mut self.cells)
+    }
+
+    /// Takes the message that stands at `lsn`; `text` is where its rows stand.
     ///
     /// # Errors
     /// It is none that may come here.
-    pub(super) fn hear<'a>(&'a mut self, lsn: Lsn, text: &'a [u8]) -> Result<Heard<'a>, String> {
-        let message = read(text, &mut self.cells).map_err(str::to_owned)?;
-        self.take(lsn, message, text)
-    }
-
-    /// The same of a message that was read; `text` is where its rows stand.
     pub(super) fn take<'a>(&'a mut self, lsn: Lsn, message: Message<'a>, text: &'a [u8]) -> Result<Heard<'a>, String> {
         match message {
             Message::Begin { commit, time_us } => {

@@ -15,24 +15,42 @@
 //! place, so that it is itself in whatever way it is read. Its key is that of the replica identity. Values are JSON of their types, exactly; a
 //! large value that did not change and was not sent is [unchanged](highwater_operators::Value::Unchanged), not null.
 
-// Used as the parts that read come to be.
-#![allow(dead_code)]
-
+mod catalog;
+mod catch_up;
 mod chunk;
+mod confirm;
+mod doing;
+mod follow;
+mod follower;
+mod heartbeat;
 mod log;
 mod lsn;
-pub(crate) mod pgoutput;
+mod outbox;
+mod pgoutput;
+mod reader;
 mod relation;
+mod rounds;
 mod rows;
+mod session;
+mod setup;
 mod snapshot;
+mod stream;
 mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use highwater_operators::in_flight::InFlight;
+use highwater_operators::ingest::source::{Known, PartitionName};
+use highwater_operators::ingest::{Partition, Reader, Source};
 use highwater_operators::postgres::{Table, Url};
-use highwater_operators::{Error, Result};
+use highwater_operators::{Error, ErrorKind, Result, ResumeToken};
 
+use self::confirm::Saved;
+#[doc(hidden)]
+pub use self::pgoutput::fuzz;
+use self::reader::SlotReader;
+use self::setup::Found;
 use crate::OnReject;
 
 /// How often an idle slot is moved.
@@ -40,6 +58,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Connections that read a snapshot.
 const SNAPSHOT_CONNECTIONS: u32 = 2;
+/// Rows of a page at most.
+const SNAPSHOT_PAGE: u32 = 65_536;
 
 /// Tables of a Postgres database, by logical replication. See the [module](self) for what it guarantees.
 #[derive(Clone, Debug)]
@@ -66,6 +86,7 @@ struct Description {
     snapshot: Snapshot,
     without_snapshot: Vec<Result<Table, String>>,
     snapshot_connections: u32,
+    snapshot_page: u32,
     heartbeat: Duration,
     on_reject: OnReject,
     after_failover: Option<u32>,
@@ -103,6 +124,7 @@ impl PostgresReplication {
             snapshot: Snapshot::default(),
             without_snapshot: Vec::new(),
             snapshot_connections: SNAPSHOT_CONNECTIONS,
+            snapshot_page: SNAPSHOT_PAGE,
             heartbeat: HEARTBEAT,
             on_reject: OnReject::default(),
             after_failover: None,
@@ -150,6 +172,11 @@ impl PostgresReplication {
         self.with(|description| description.snapshot_connections = connections.max(1))
     }
 
+    /// Rows of a page of a snapshot at most (65,536; at least 1). A page is smaller where rows are large.
+    pub fn snapshot_page(self, rows: u32) -> Self {
+        self.with(|description| description.snapshot_page = rows.max(1))
+    }
+
     /// How often an idle slot is moved on, so that the server need not keep the log that other databases write (10 s). It costs a message of
     /// some bytes in the log, and needs no table.
     pub fn heartbeat(self, every: Duration) -> Self {
@@ -178,8 +205,100 @@ impl Description {
         self.url.as_ref().map_err(Error::stop)
     }
 
+    /// Looks at the server as it is now, on a thread of its own: whoever calls may be in a runtime already. Refuses to continue what cannot be.
+    fn look(self: &Arc<Self>, begun: Option<token::Place>) -> Result<Found> {
+        let description = self.clone();
+        let look =
+            move || -> Result<Found> { session::runtime()?.block_on(Box::pin(stream::look(&description, begun.as_ref()))) };
+        let thread = std::thread::Builder::new().name("replication".into()).spawn(look);
+        let thread = thread.map_err(|error| Error::stop(format!("cannot start a thread: {error}")))?;
+        thread.join().unwrap_or_else(|_| Err(Error::stop("looking at the slot panicked")))
+    }
+
+    /// Whether the rows that are there in this table are wanted.
+    fn reads_rows_of(&self, table: &Table) -> bool {
+        let is_it = |other: &Table| {
+            other.name == table.name && other.schema.as_deref().unwrap_or("public") == table.schema.as_deref().unwrap_or("public")
+        };
+        self.snapshot == Snapshot::Initial && !self.without_snapshot.iter().flatten().any(is_it)
+    }
+
     /// The publication's name.
     fn publication(&self) -> &str {
         self.publication.as_deref().unwrap_or(&self.slot)
     }
 }
+
+impl Source for PostgresReplication {
+    fn kind(&self) -> &'static str {
+        "replication"
+    }
+
+    fn place(&self) -> String {
+        match &self.0.url {
+            Ok(url) => format!("slot {} in {url}", self.0.slot),
+            Err(problem) => problem.clone(),
+        }
+    }
+
+    fn partitions(&self) -> Result<Vec<PartitionName>> {
+        Ok(vec![PartitionName { name: self.0.look(None)?.partition(&self.0), bytes: None }])
+    }
+
+    /// Holds what earlier runs have read against the slot as it is. Where the database is away and the slot is known, the run begins, and waits for
+    /// it.
+    fn bind(&self, known: &[Known]) -> Result<Option<Arc<dyn Source>>> {
+        let bound = |partition: String| {
+            Some(Arc::new(Bound { source: self.clone(), partition, saved: Arc::default() }) as Arc<dyn Source>)
+        };
+        let begun = known.iter().find(|known| known.token.is_some());
+        let place = begun.and_then(|known| token::read(&known.token.as_ref()?.detail));
+        match self.0.look(place) {
+            Ok(found) => Ok(bound(found.partition(&self.0))),
+            Err(error) => match begun {
+                Some(known) if error.kind() == ErrorKind::Retry => {
+                    tracing::warn!("{error}; the run begins, and waits for it");
+                    Ok(bound(known.name.clone()))
+                }
+                _ => Err(Error::stop(error.to_string())),
+            },
+        }
+    }
+
+    fn open(&self, partition: &Partition, from: Option<&ResumeToken>, window: &Arc<InFlight>) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(SlotReader::start(&self.0, partition, from, window, &Arc::default())?))
+    }
+}
+
+/// A slot as one run has it: its partition is known, and it hears what is durable.
+#[derive(Debug)]
+struct Bound {
+    source: PostgresReplication,
+    partition: String,
+    saved: Arc<Saved>,
+}
+
+impl Source for Bound {
+    fn kind(&self) -> &'static str {
+        self.source.kind()
+    }
+
+    fn place(&self) -> String {
+        self.source.place()
+    }
+
+    fn partitions(&self) -> Result<Vec<PartitionName>> {
+        Ok(vec![PartitionName { name: self.partition.clone(), bytes: None }])
+    }
+
+    fn open(&self, partition: &Partition, from: Option<&ResumeToken>, window: &Arc<InFlight>) -> Result<Box<dyn Reader>> {
+        Ok(Box::new(SlotReader::start(&self.source.0, partition, from, window, &self.saved)?))
+    }
+
+    fn saved(&self, _partition: &Partition, token: &ResumeToken) {
+        self.saved.tell(token);
+    }
+}
+
+#[cfg(test)]
+mod tests;

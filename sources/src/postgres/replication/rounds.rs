@@ -27,7 +27,7 @@ const BETWEEN: Duration = Duration::from_millis(500);
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 // Places where a test lets the process crash.
-const PLANNED: &str = "snapshot.planned";
+pub(super) const PLANNED: &str = "snapshot.planned";
 const EXPORTED: &str = "snapshot.exported";
 const REACHED: &str = "snapshot.reached";
 const PAGE: &str = "snapshot.page";
@@ -64,9 +64,10 @@ impl Rounds {
         Ok(Rounds { progress, options, wanted, round: None, is_fresh, patience: PATIENCE, next: now, look: now + LOOK_EVERY })
     }
 
-    /// Tables that nobody knows yet get their ranges, or none if their rows are not wanted.
+    /// These tables are published. Those that nobody knows yet get their ranges, or none if their rows are not wanted; says whether there are any.
     pub(super) async fn plan(&mut self, tables: &[(u32, bool)]) -> Result<bool> {
         self.wanted = tables.iter().filter(|(_, is_wanted)| *is_wanted).map(|(oid, _)| *oid).collect();
+        self.progress.keep(|oid| tables.iter().any(|(other, _)| *other == oid));
         let new: Vec<(u32, bool)> = tables.iter().filter(|(oid, _)| !self.progress.knows(*oid)).copied().collect();
         let wanted: Vec<u32> = new.iter().filter(|(_, is_wanted)| *is_wanted).map(|(oid, _)| *oid).collect();
         for (oid, _) in new.iter().filter(|(_, is_wanted)| !*is_wanted) {
@@ -78,6 +79,15 @@ impl Rounds {
             }
         }
         Ok(!new.is_empty())
+    }
+
+    /// Whether it is time to look for more tables.
+    pub(super) fn looks_again(&mut self) -> bool {
+        let is_time = Instant::now() >= self.look;
+        if is_time {
+            self.look = Instant::now() + LOOK_EVERY;
+        }
+        is_time
     }
 
     /// Whether there is something to read that no round was begun for.
@@ -132,15 +142,6 @@ fn key<'e>(event: &Event<'e>) -> Option<Vec<&'e str>> {
 }
 
 impl Stream {
-    /// Tables that are published and were not known are to be read, if their rows are wanted.
-    pub(super) async fn plan(&mut self, tables: &[(u32, bool)]) -> Result {
-        if self.rounds.plan(tables).await? {
-            self.outbox.set_tables(self.rounds.progress.tables());
-            self.outbox.passes(PLANNED)?;
-        }
-        Ok(())
-    }
-
     /// Takes a snapshot, if there is something to be read. It is read from when the stream has reached its point.
     pub(super) async fn begin_round(&mut self, side: &Connection) -> Result {
         if !self.rounds.is_due() {
@@ -177,7 +178,7 @@ impl Stream {
     /// All that was committed before `to` was read, and nothing that was committed there or later.
     pub(super) async fn reach(&mut self, to: Lsn) -> Result {
         match &self.rounds.round {
-            Some(round) if round.point <= to => Box::pin(self.read_pages()).await,
+            Some(round) if round.point <= to && !self.log.is_in_transaction() => Box::pin(self.read_pages()).await,
             _ => Ok(()),
         }
     }
@@ -212,7 +213,14 @@ impl Stream {
         }
         self.rounds.next = Instant::now() + BETWEEN;
         let (took_ms, is_over) = (began.elapsed().as_millis() as u64, self.rounds.progress.is_over());
-        tracing::info!(partition = self.partition(), rows, took_ms, is_over, "rows that were there were read, as of {}", round.point);
+        tracing::info!(
+            partition = self.partition(),
+            rows,
+            took_ms,
+            is_over,
+            "rows that were there were read, as of {}",
+            round.point
+        );
         self.outbox.passes(ROUND_OVER)
     }
 }

@@ -14,17 +14,9 @@ fn relation(identity: ReplicaIdentity) -> Relation {
 fn read(log: &mut Log, messages: &[(u64, Vec<u8>)]) -> Result<(Vec<Change>, Vec<String>), String> {
     let (mut chunk, mut told) = (Chunk::new(Vec::new()), Vec::new());
     for (lsn, message) in messages {
-        match log.hear(Lsn(*lsn), message)? {
-            Heard::Row(Happened { first, second, refused }) => {
-                match (&second, &refused) {
-                    (None, _) => chunk.push(&first)?,
-                    (Some(second), None) => [first, *second].iter().try_for_each(|event| chunk.push(event))?,
-                    (Some(second), Some(why)) => {
-                        chunk.push(&first)?;
-                        chunk.refuse(second, why)?;
-                    }
-                };
-            }
+        let read = log.read(message)?;
+        match log.take(Lsn(*lsn), read, message)? {
+            Heard::Row(happened) => happened.write(Kept { first: true, second: true, is_again: false }, &mut chunk)?,
             Heard::Truncate(tables, _) => told.push(format!("truncate {}", tables.len())),
             Heard::Message { prefix, .. } => told.push(String::from_utf8_lossy(prefix).into_owned()),
             Heard::End => told.push(format!("end {}", log.end())),

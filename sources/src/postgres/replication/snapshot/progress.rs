@@ -82,6 +82,11 @@ impl Progress {
         self.tables.insert(table.oid, Table { parts: table.parts, key, how: None });
     }
 
+    /// Forgets the others: they are not published any more.
+    pub(in super::super) fn keep(&mut self, mut is_kept: impl FnMut(u32) -> bool) {
+        self.tables.retain(|oid, _| is_kept(*oid));
+    }
+
     /// How far all tables are.
     pub(in super::super) fn tables(&self) -> Vec<TableProgress> {
         self.tables.iter().map(|(oid, table)| TableProgress { oid: *oid, parts: table.parts.clone() }).collect()

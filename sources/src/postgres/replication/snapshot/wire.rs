@@ -2,17 +2,18 @@
 
 use highwater_operators::postgres::Url;
 use highwater_operators::{Error, Result};
-use pgwire_replication::{PgWireError, ReplicationClient, ReplicationConfig};
+use pgwire_replication::{PgWireError, ReplicationClient};
+
+use super::super::follower::{said_of, session_config};
 
 /// It ends when this is dropped, at once, whatever it is doing.
 pub(super) struct Walsender(ReplicationClient);
 
 impl Walsender {
     pub(super) async fn open(url: &Url, purpose: &str) -> Result<Walsender> {
-        let (host, port) = url.place();
-        let password = url.password()?.unwrap_or_default();
-        let mut config = ReplicationConfig::new(host, url.user(), password, url.database(), "", "").with_port(port);
-        config.application_name = Some(format!("highwater {purpose}"));
+        let reach = url.reach(purpose)?;
+        let Some((host, port)) = reach.hosts.first() else { return Err(Error::stop("the URL of the database has no host")) };
+        let config = session_config(&reach, host, *port, "", "");
         Ok(Walsender(ReplicationClient::connect_gated(config).await.map_err(failed)?))
     }
 
@@ -37,5 +38,5 @@ impl Drop for Walsender {
 }
 
 fn failed(error: PgWireError) -> Error {
-    Error::retry(format!("exporting a snapshot: {error}"))
+    said_of("taking a snapshot", &error)
 }

@@ -1,0 +1,176 @@
+//! What is far behind: decoded in batches by SQL on a temporary copy of the slot, which is faster than any stream. The slot itself stays free, and
+//! moves as what was read becomes durable.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::TryStreamExt;
+use highwater_operators::postgres::{Connection, failed, quote, quote_text};
+use highwater_operators::{Error, Result};
+use tokio::task::JoinHandle;
+use tokio_postgres::CopyOutStream;
+use tokio_postgres::types::PgLsn;
+
+use super::lsn::Lsn;
+use super::session::{self, ask, ask_one};
+use super::stream::{Stream, broken};
+use crate::postgres::tuple::Tuple;
+
+/// Messages that the first call asks for; a call ends with a whole transaction.
+const FIRST: u32 = 50_000;
+const FEWEST: u32 = 1_000;
+const MOST: u32 = 1_000_000;
+/// Bytes that a call should bring, about: the server keeps them until it has them all.
+const BYTES: u64 = 48 << 20;
+/// A call that brings less than this has reached the end of the log.
+const LITTLE: u64 = 2_000;
+/// How long a catch-up that an old transaction slows down is not tried again.
+const REST: Duration = Duration::from_secs(60);
+
+// Places where a test lets the process crash.
+const BATCH: &str = "catch_up.batch";
+const COPIED: &str = "hand_over.copied";
+
+/// What a call has brought.
+#[derive(Clone, Copy, Debug, Default)]
+struct Brought {
+    messages: u64,
+    bytes: u64,
+}
+
+impl Stream {
+    /// Reads until nearly nothing is left. Then all is read up to [`Log::end`](super::log::Log::end), and the slot can be followed from there.
+    pub(super) async fn catch_up(&mut self, side: &Arc<Connection>) -> Result {
+        let mut calls = Calls::begin(self).await?;
+        let mut next = calls.call().await?;
+        let mut before = calls.place(side).await?;
+        loop {
+            let copied = taken(next).await?;
+            // Asked for before this one is looked at, so that the server goes on meanwhile.
+            let after = calls.call().await?;
+            let brought = self.drain(side, copied).await?;
+            self.outbox.passes(BATCH)?;
+            self.advance(side, false).await?;
+            next = after;
+            let now = calls.place(side).await?;
+            let is_slow = calls.size(brought, before, now);
+            before = now;
+            if is_slow {
+                let partition = self.partition();
+                tracing::info!(
+                    partition,
+                    "an old transaction is open, and every batch is read from its beginning: the slot is followed instead"
+                );
+                self.follows_until = Instant::now() + REST;
+            }
+            if brought.messages < LITTLE || is_slow {
+                break;
+            }
+        }
+        let copied = taken(next).await?;
+        self.drain(side, copied).await?;
+        // All that was committed before is read: nothing more is asked for.
+        let (end, _) = calls.place(side).await?;
+        self.log.reach(end);
+        self.reach(end).await?;
+        self.hand_over().await?;
+        self.outbox.passes(COPIED)
+    }
+
+    /// Takes what a call brings.
+    async fn drain(&mut self, side: &Connection, mut copied: Pin<Box<CopyOutStream>>) -> Result<Brought> {
+        // Every call describes the tables anew.
+        self.log.begin_anew();
+        let mut brought = Brought::default();
+        let mut is_first = true;
+        while let Some(row) = copied.try_next().await.map_err(|error| failed("reading the log", error))? {
+            let strange = |why: &str| broken(self.log.end(), why);
+            let Some(mut tuple) = Tuple::of(&row, std::mem::take(&mut is_first)).map_err(strange)? else { continue };
+            let place = tuple.next().map_err(strange)?.and_then(|field| field.try_into().ok().map(u64::from_be_bytes));
+            let (lsn, _) = (place.ok_or_else(|| strange("a place is none"))?, tuple.next().map_err(strange)?);
+            let text = tuple.next().map_err(strange)?.ok_or_else(|| strange("a message is NULL"))?;
+            brought.messages += 1;
+            brought.bytes += text.len() as u64;
+            self.hear_text(side, Lsn(lsn), text).await?;
+        }
+        if self.log.is_in_transaction() {
+            return Err(broken(self.log.end(), "a batch ends inside a transaction"));
+        }
+        self.hand_over().await?;
+        Ok(brought)
+    }
+}
+
+/// A call under way: the server works on it, or its answer comes.
+type Call = JoinHandle<Result<CopyOutStream, tokio_postgres::Error>>;
+
+async fn taken(call: Call) -> Result<Pin<Box<CopyOutStream>>> {
+    let copied = call.await.map_err(|_| Error::retry("a call for a batch was not ended"))?;
+    Ok(Box::pin(copied.map_err(|error| failed("decoding a batch of the log", error))?))
+}
+
+/// Calls on a copy of the slot, which goes with its session.
+struct Calls {
+    session: Arc<Connection>,
+    copy: String,
+    publication: String,
+    messages: u32,
+    statement: Option<(u32, tokio_postgres::Statement)>,
+}
+
+impl Calls {
+    async fn begin(stream: &Stream) -> Result<Calls> {
+        let description = &stream.description;
+        let session = session::open(description.url()?, "replication catch-up").await?;
+        // A batch is kept by the server until it is whole: in memory, if it may.
+        ask(&session, "setting up the session", "select set_config('work_mem', '64MB', false)", &[]).await?;
+        let copy = format!("highwater_{}", session.backend_pid());
+        let sql = "select pg_copy_logical_replication_slot($1, $2, true)";
+        let what = format!("copying the slot {}", description.slot);
+        ask_one(&session, &what, sql, &[&description.slot, &copy]).await?;
+        let publication = quote(description.publication());
+        Ok(Calls { session: Arc::new(session), copy, publication, messages: FIRST, statement: None })
+    }
+
+    /// Asks for the next batch, without waiting for it.
+    async fn call(&mut self) -> Result<Call> {
+        let statement = match &self.statement {
+            Some((messages, statement)) if *messages == self.messages => statement.clone(),
+            _ => {
+                let sql = format!(
+                    "copy (select lsn, xid, data from pg_logical_slot_get_binary_changes({}, null, {}, 'proto_version', '1', \
+                     'publication_names', {}, 'messages', 'true')) to stdout (format binary)",
+                    quote_text(&self.copy),
+                    self.messages,
+                    quote_text(&self.publication)
+                );
+                let prepared = self.session.prepare(&sql).await.map_err(|error| failed("preparing to read the log", error))?;
+                self.statement = Some((self.messages, prepared.clone()));
+                prepared
+            }
+        };
+        let session = self.session.clone();
+        Ok(tokio::spawn(async move { session.copy_out(&statement).await }))
+    }
+
+    /// How far the copy has read, and from where it would begin to decode again.
+    async fn place(&self, side: &Connection) -> Result<(Lsn, Lsn)> {
+        let sql = "select confirmed_flush_lsn, restart_lsn from pg_replication_slots where slot_name = $1";
+        let row = ask_one(side, "looking at the copy of the slot", sql, &[&self.copy]).await?;
+        let lsn = |at| row.get::<_, Option<PgLsn>>(at).map_or(Lsn(0), |lsn| Lsn(lsn.into()));
+        Ok((lsn(0), lsn(1)))
+    }
+
+    /// Chooses how much the next call asks for. `true`: the log is read over and over, and larger calls do not help any more.
+    fn size(&mut self, brought: Brought, before: (Lsn, Lsn), now: (Lsn, Lsn)) -> bool {
+        let progress = now.0.0.saturating_sub(before.0.0);
+        let again = before.0.0.saturating_sub(before.1.0);
+        if let Some(size) = brought.bytes.checked_div(brought.messages) {
+            let fits = (BYTES / size.max(1)).clamp(FEWEST.into(), MOST.into()) as u32;
+            // More at once where much is read again each time.
+            self.messages = if again > 2 * progress { self.messages.saturating_mul(2).min(MOST) } else { fits };
+        }
+        again > 8 * progress.max(32 << 20) && self.messages >= MOST && brought.messages >= LITTLE
+    }
+}

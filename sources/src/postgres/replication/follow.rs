@@ -1,0 +1,166 @@
+//! What is near: changes as they are committed, by `START_REPLICATION`. The slot moves to what is durable, and never further.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use highwater_operators::postgres::Connection;
+use highwater_operators::{Error, Result};
+use tokio_postgres::types::PgLsn;
+
+use super::follower::{Arrived, Follower};
+use super::lsn::Lsn;
+use super::pgoutput::Message;
+use super::session::ask_one;
+use super::setup;
+use super::stream::{CONFIRMED, Stream};
+
+/// How often the server is asked how far its log is, while nothing comes.
+const PULSE: Duration = Duration::from_millis(250);
+/// The rest of a transaction comes at once: so long it is waited for.
+const REST_OF_TRANSACTION: Duration = Duration::from_millis(5);
+/// Who is so far behind, for so long, catches up in batches.
+const BEHIND: u64 = 64 << 20;
+const BEHIND_FOR: Duration = Duration::from_secs(10);
+
+/// Where a test lets the process crash: the slot is ours.
+const STARTED: &str = "hand_over.started";
+
+/// What is remembered while following.
+struct Following {
+    /// When something was read last, and when the server was asked last.
+    read: Instant,
+    asked: Instant,
+    beat: Instant,
+    /// Since when it is far behind.
+    behind: Option<Instant>,
+}
+
+impl Stream {
+    /// Follows until it falls far behind.
+    pub(super) async fn follow(&mut self, side: &Connection) -> Result {
+        // The server would read again from where the slot is.
+        self.advance(side, true).await?;
+        let mut follower = self.start(side).await?;
+        self.outbox.passes(STARTED)?;
+        self.log.begin_anew();
+        let mut saved = self.outbox.hear_saved();
+        let now = Instant::now();
+        let mut state = Following { read: now, asked: now - PULSE, beat: now, behind: None };
+        loop {
+            // All that is here already, without waiting.
+            while let Some(arrived) = tokio::task::unconstrained(follower.next()).now_or_never() {
+                self.arrive(side, arrived?).await?;
+                state.read = Instant::now();
+                if state.read.duration_since(state.asked) > BEHIND_FOR / 10 {
+                    break;
+                }
+            }
+            if self.log.is_in_transaction() && self.outbox.has_changes() {
+                if let Ok(arrived) = tokio::time::timeout(REST_OF_TRANSACTION, follower.next()).await {
+                    self.arrive(side, arrived?).await?;
+                    continue;
+                }
+            }
+            if self.outbox.has_changes() {
+                self.hand_over().await?;
+            }
+            let wait = PULSE.saturating_sub(state.asked.elapsed());
+            tokio::select! {
+                biased;
+                changed = saved.changed() => {
+                    changed.map_err(|_| Error::stop("nobody takes what is read any more"))?;
+                    let end = saved.borrow_and_update().end;
+                    follower.confirm(end);
+                    self.was_confirmed(end);
+                    self.outbox.passes(CONFIRMED)?;
+                }
+                arrived = follower.next(), if !wait.is_zero() => {
+                    self.arrive(side, arrived?).await?;
+                    state.read = Instant::now();
+                }
+                () = tokio::time::sleep(wait) => {
+                    if self.pulse(side, &mut state).await? {
+                        return follower.end().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the slot, which nobody else may hold.
+    async fn start(&mut self, side: &Connection) -> Result<Follower> {
+        let end = self.log.end();
+        self.must_be_behind(side, end).await?;
+        // What is told to the server first must not be less than it knows: it would move the slot back.
+        let from = self.outbox.saved().end.max(self.confirmed());
+        let started = Follower::start(&self.description, &self.outbox.place().identity, end, from).await;
+        let follower = match started {
+            Ok(follower) => follower,
+            Err(error) => {
+                let held = setup::holder(side, &self.description.slot).await?;
+                let Some(holder) = held else { return Err(error) };
+                let slot = &self.description.slot;
+                return Err(Error::retry(format!(
+                    "the slot {slot} is held by {holder}: if that is an earlier run of this pipeline, it lets go of it when it ends; else stop it, or give \
+                     each reader a slot of its own"
+                )));
+            }
+        };
+        // Now that it is ours it cannot be moved by others; before, it could.
+        self.must_be_behind(side, end).await?;
+        tracing::debug!(partition = self.partition(), "following from {end}");
+        Ok(follower)
+    }
+
+    /// Refuses a slot that was moved ahead: the server would begin there, without a word.
+    async fn must_be_behind(&mut self, side: &Connection, end: Lsn) -> Result {
+        let found = setup::look(side, &self.description).await?;
+        setup::must_be_behind(&found, end, &self.description)?;
+        self.was_confirmed(found.confirmed());
+        Ok(())
+    }
+
+    async fn arrive(&mut self, side: &Connection, arrived: Arrived) -> Result {
+        let text = Bytes::new();
+        match arrived {
+            Arrived::Data { lsn, text } => self.hear_text(side, lsn, &text).await,
+            Arrived::Begin { commit, time_us } => self.hear(side, commit, Message::Begin { commit, time_us }, &text).await,
+            Arrived::Commit { commit, end } => self.hear(side, commit, Message::Commit { commit, end }, &text).await,
+            Arrived::Message { in_transaction, lsn, prefix, content } => {
+                let message = Message::Message { in_transaction, lsn, prefix: prefix.as_bytes(), content: &content };
+                self.hear(side, lsn, message, &text).await
+            }
+            Arrived::Alive { end } => {
+                // Told with the next pulse: there may be many of these.
+                self.log.reach(end);
+                self.reach(end).await
+            }
+        }
+    }
+
+    /// Once in a while: tells how far an idle log was read, moves it on, and looks how far behind this is. `true`: too far.
+    async fn pulse(&mut self, side: &Connection, state: &mut Following) -> Result<bool> {
+        state.asked = Instant::now();
+        self.hand_over().await?;
+        if self.rounds.looks_again() {
+            self.look_for_tables(side).await?;
+        }
+        self.begin_round(side).await?;
+        let row = ask_one(side, "looking how far the log is", "select pg_current_wal_flush_lsn()", &[]).await?;
+        let flushed = Lsn(row.get::<_, PgLsn>(0).into());
+        let end = self.log.end();
+        let is_idle = end >= flushed && !self.log.is_in_transaction();
+        self.outbox.doing().idle(is_idle);
+        let quiet = state.read.elapsed();
+        if !is_idle && quiet >= self.description.heartbeat && state.beat.elapsed() >= self.description.heartbeat {
+            state.beat = Instant::now();
+            super::heartbeat::emit(side).await?;
+        }
+        if flushed.0.saturating_sub(end.0) < BEHIND || !self.outbox.has_room() || self.follows_until > state.asked {
+            state.behind = None;
+            return Ok(false);
+        }
+        Ok(state.behind.get_or_insert(state.asked).elapsed() > BEHIND_FOR)
+    }
+}
