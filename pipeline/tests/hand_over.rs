@@ -6,6 +6,7 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use highwater::operators::testing::failpoint;
 use highwater::operators::testing::postgres::{Database, Server};
@@ -17,6 +18,9 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use support::writers::{TABLES, Writers};
 use tempfile::TempDir;
+
+/// How long it may take until the target is as the source.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Every event of a table, in the order in which it was applied.
 const HISTORY: &str = "create table history (place bigserial, change text, of text, key text, what text, v bigint)";
@@ -133,7 +137,10 @@ impl Case {
         // What was not passed by now will not be.
         control.stop();
         match run.end() {
-            Ok(report) => self.crashes += usize::from(!report.ended),
+            Ok(report) => {
+                if std::env::var("DBG").is_ok() { println!("phase {phase} {place} {passage} ended {} h {:?} rows {:?}", report.ended, report.actions.get("history"), self.target.one("select count(*) from history")); }
+                self.crashes += usize::from(!report.ended)
+            }
             Err(error) => {
                 assert!(error.to_string().ends_with("crashed"), "{error}");
                 self.crashes += 1;
@@ -147,10 +154,19 @@ impl Case {
         let writers = self.write(99);
         let run = support::start(&settings, &self.build, Control::default());
         writers.end();
-        support::until("the target is as the source", || self.differences().is_empty());
+        let began = Instant::now();
+        while !self.differences().is_empty() && began.elapsed() < DEADLINE {
+            std::thread::yield_now();
+        }
+        if began.elapsed() >= DEADLINE {
+            let slot = self.source.sql("select slot_name, active, restart_lsn, confirmed_flush_lsn, pg_current_wal_lsn() from pg_replication_slots");
+            let why = run.control.why(Duration::from_secs(2));
+            panic!("{why:?}\n{slot:?}\n{:#?}\n{:#?}", self.activity(), self.differences());
+        }
         run.control.stop();
         let report = run.end().unwrap();
         assert_eq!(self.differences(), Vec::<String>::new());
+        if std::env::var("DBG").is_ok() { println!("final {report:?} rows {:?}", self.target.one("select count(*) from history")); }
         for (action, books) in &report.actions {
             assert_eq!((books.parked, books.in_flight), (0, 0), "{action}: {books:?}");
             assert_eq!(books.read, books.duplicate + books.rejected + books.filtered + books.delivered, "{action}: {books:?}");
@@ -161,6 +177,13 @@ impl Case {
         let twice = "select count(*) from (select from history group by change having count(*) > 1) twice";
         assert_eq!(self.target.one(twice).unwrap(), "0", "events that were applied twice");
         self.crashes
+    }
+
+    /// Who is connected with the source, and what for.
+    fn activity(&self) -> Vec<Vec<Option<String>>> {
+        let sql = "select application_name, backend_type, state, wait_event, left(query, 90), now() - state_change from pg_stat_activity \
+             where datname = current_database() and pid <> pg_backend_pid()";
+        self.source.sql(sql).unwrap()
     }
 
     /// What is not alike in source and target.
