@@ -135,16 +135,17 @@ impl Case {
         }
         writers.end();
         // What was not passed by now will not be.
-        control.stop();
-        match run.end() {
-            Ok(report) => {
-                if std::env::var("DBG").is_ok() { println!("phase {phase} {place} {passage} ended {} h {:?} rows {:?}", report.ended, report.actions.get("history"), self.target.one("select count(*) from history")); }
-                self.crashes += usize::from(!report.ended)
-            }
-            Err(error) => {
-                assert!(error.to_string().ends_with("crashed"), "{error}");
-                self.crashes += 1;
-            }
+        let crashed = run.ended();
+        self.crashes += usize::from(crashed.is_some());
+        let ended = crashed.unwrap_or_else(|| {
+            control.stop();
+            run.end()
+        });
+        if let Err(error) = ended {
+            assert!(error.to_string().ends_with("crashed"), "{error}");
+        } else if std::env::var("DBG").is_ok() {
+            let r = ended.unwrap();
+            println!("phase {phase} {place} {passage} {} h {:?} rows {:?}", self.crashes, r.actions.get("history"), self.target.one("select count(*) from history"));
         }
     }
 

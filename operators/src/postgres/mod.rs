@@ -10,15 +10,15 @@ mod failure;
 mod name;
 mod password;
 mod pool;
-mod reach;
 mod tls;
 mod url;
+mod wire;
 
 pub use crate::pools::PoolStatus;
 pub use connection::Connection;
 pub use failure::{failed, failed_as, is_away};
 pub use name::{Table, quote, quote_text};
 pub use pool::{Pool, PoolConfig, PooledClient};
-pub use reach::Reach;
 pub use tls::SslMode;
 pub use url::{CONNECT_TIMEOUT, Url};
+pub use wire::{Incoming, Outgoing, Walsender};

@@ -68,11 +68,6 @@ impl Tls {
         self.mode
     }
 
-    /// The file of certificates that was named.
-    pub(super) fn root(&self) -> Option<&Path> {
-        self.root.as_deref()
-    }
-
     /// What makes connections; none if TLS is not to be used.
     pub(super) fn connector(&self) -> Result<Option<MakeRustlsConnect>> {
         if let Some(connector) = self.connector.get() {

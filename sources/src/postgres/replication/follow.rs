@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use highwater_operators::postgres::Connection;
 use highwater_operators::{Error, Result};
@@ -10,7 +9,6 @@ use tokio_postgres::types::PgLsn;
 
 use super::follower::{Arrived, Follower};
 use super::lsn::Lsn;
-use super::pgoutput::Message;
 use super::session::ask_one;
 use super::setup;
 use super::stream::{CONFIRMED, Stream};
@@ -28,9 +26,10 @@ const STARTED: &str = "hand_over.started";
 
 /// What is remembered while following.
 struct Following {
-    /// When something was read last, and when the server was asked last.
-    read: Instant,
+    /// Whether anything has arrived since the server was asked last, and when that was.
+    read: bool,
     asked: Instant,
+    /// When something was read last, or the log was moved on.
     beat: Instant,
     /// Since when it is far behind.
     behind: Option<Instant>,
@@ -46,19 +45,22 @@ impl Stream {
         self.log.begin_anew();
         let mut saved = self.outbox.hear_saved();
         let now = Instant::now();
-        let mut state = Following { read: now, asked: now - PULSE, beat: now, behind: None };
+        let mut state = Following { read: false, asked: now, beat: now, behind: None };
         loop {
             // All that is here already, without waiting.
-            while let Some(arrived) = tokio::task::unconstrained(follower.next()).now_or_never() {
-                self.arrive(side, arrived?).await?;
-                state.read = Instant::now();
-                if state.read.duration_since(state.asked) > BEHIND_FOR / 10 {
-                    break;
-                }
+            while let Some(arrived) = follower.take()? {
+                self.arrive(side, arrived).await?;
+                state.read = true;
             }
-            if self.log.is_in_transaction() && self.outbox.has_changes() {
-                if let Ok(arrived) = tokio::time::timeout(REST_OF_TRANSACTION, follower.next()).await {
-                    self.arrive(side, arrived?).await?;
+            if let Some(filled) = tokio::task::unconstrained(follower.fill()).now_or_never() {
+                filled?;
+                if state.asked.elapsed() < PULSE {
+                    continue;
+                }
+            } else if self.log.is_in_transaction() && self.outbox.has_changes() {
+                // Its rest comes at once, nearly always.
+                if let Ok(filled) = tokio::time::timeout(REST_OF_TRANSACTION, follower.fill()).await {
+                    filled?;
                     continue;
                 }
             }
@@ -75,13 +77,11 @@ impl Stream {
                     self.was_confirmed(end);
                     self.outbox.passes(CONFIRMED)?;
                 }
-                arrived = follower.next(), if !wait.is_zero() => {
-                    self.arrive(side, arrived?).await?;
-                    state.read = Instant::now();
-                }
+                filled = follower.fill(), if !wait.is_zero() => filled?,
                 () = tokio::time::sleep(wait) => {
                     if self.pulse(side, &mut state).await? {
-                        return follower.end().await;
+                        tracing::info!(partition = self.partition(), "far behind: what is there is read in batches");
+                        return Ok(());
                     }
                 }
             }
@@ -121,21 +121,15 @@ impl Stream {
         Ok(())
     }
 
-    async fn arrive(&mut self, side: &Connection, arrived: Arrived) -> Result {
-        let text = Bytes::new();
+    async fn arrive(&mut self, side: &Connection, arrived: Arrived<'_>) -> Result {
         match arrived {
-            Arrived::Data { lsn, text } => self.hear_text(side, lsn, &text).await,
-            Arrived::Begin { commit, time_us } => self.hear(side, commit, Message::Begin { commit, time_us }, &text).await,
-            Arrived::Commit { commit, end } => self.hear(side, commit, Message::Commit { commit, end }, &text).await,
-            Arrived::Message { in_transaction, lsn, prefix, content } => {
-                let message = Message::Message { in_transaction, lsn, prefix: prefix.as_bytes(), content: &content };
-                self.hear(side, lsn, message, &text).await
-            }
+            Arrived::Message { lsn, text } => self.hear_text(side, lsn, text).await,
+            // Told with the next pulse: there may be many of these.
             Arrived::Alive { end } => {
-                // Told with the next pulse: there may be many of these.
                 self.log.reach(end);
                 self.reach(end).await
             }
+            Arrived::Nothing => Ok(()),
         }
     }
 
@@ -151,9 +145,11 @@ impl Stream {
         let flushed = Lsn(row.get::<_, PgLsn>(0).into());
         let end = self.log.end();
         let is_idle = end >= flushed && !self.log.is_in_transaction();
-        self.outbox.doing().idle(is_idle);
-        let quiet = state.read.elapsed();
-        if !is_idle && quiet >= self.description.heartbeat && state.beat.elapsed() >= self.description.heartbeat {
+        self.outbox.doing().idle(is_idle && self.rounds.progress.is_over());
+        if std::mem::take(&mut state.read) && self.log.end() == flushed {
+            state.beat = Instant::now();
+        }
+        if !is_idle && state.beat.elapsed() >= self.description.heartbeat {
             state.beat = Instant::now();
             super::heartbeat::emit(side).await?;
         }

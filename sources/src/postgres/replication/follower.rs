@@ -1,12 +1,14 @@
-//! The client that speaks the replication protocol, seen from here: what arrives, and how far it is confirmed. Another client could take its place.
+//! A slot that is followed by `START_REPLICATION`: what arrives, and how far it is confirmed.
+//!
+//! The server is told how far the slot may move by a task of its own, so that it hears of us however long nobody takes what has arrived.
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use highwater_operators::postgres::{Reach, SslMode, failed_as, quote};
+use highwater_operators::postgres::{Incoming, Outgoing, Walsender, quote, quote_text};
 use highwater_operators::{Error, Result};
-use pgwire_replication::{PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use super::Description;
 use super::lsn::Lsn;
@@ -14,169 +16,148 @@ use super::session::{PINNED, UNLIMITED};
 use super::token::Identity;
 
 /// How often the server is told how far the slot may move, at most.
-const CONFIRM_EVERY: Duration = Duration::from_millis(100);
-/// How often it is told so although nothing has changed: it takes that for a sign of life.
+const CONFIRM_EVERY: Duration = Duration::from_millis(50);
+/// How often it hears of us although nothing has changed; less if it is less patient than usual.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
-/// Messages that may wait to be taken.
-const AHEAD: usize = 8192;
-/// How long the slot may take to be let go.
-const END: Duration = Duration::from_secs(5);
 
-/// Something from the log, in its order.
+/// Something that has arrived.
 #[derive(Debug)]
-pub(super) enum Arrived {
-    Begin {
-        commit: Lsn,
-        time_us: i64,
-    },
-    Commit {
-        commit: Lsn,
-        end: Lsn,
-    },
-    /// Any other message, as it came.
-    Data {
-        lsn: Lsn,
-        text: Bytes,
-    },
-    Message {
-        in_transaction: bool,
-        lsn: Lsn,
-        prefix: String,
-        content: Bytes,
-    },
+pub(super) enum Arrived<'a> {
+    /// A message of the log, in its order.
+    Message { lsn: Lsn, text: &'a [u8] },
     /// There is nothing up to here but what has arrived.
-    Alive {
-        end: Lsn,
-    },
+    Alive { end: Lsn },
+    /// Nothing of the log.
+    Nothing,
+}
+
+/// What the server is to be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Told {
+    /// The slot may move to here.
+    end: Lsn,
+    /// How often it has asked whether we are there.
+    asked: u64,
 }
 
 /// A slot that is followed.
 pub(super) struct Follower {
-    client: ReplicationClient,
+    incoming: Incoming,
+    told: watch::Sender<Told>,
+    teller: JoinHandle<()>,
 }
 
 impl Follower {
     /// Follows the slot from `from`. The server is told at first that all up to `durable` is.
     pub(super) async fn start(description: &Description, identity: &Identity, from: Lsn, durable: Lsn) -> Result<Follower> {
-        let url = description.url()?;
-        let reach = url.reach("replication stream")?;
-        let mut last = None;
-        for (host, port) in &reach.hosts {
-            let config = config(&reach, host, *port, description, from, durable);
-            let opened = timeout(url.connect_timeout(), Box::pin(open(config, identity))).await;
-            match opened {
-                Ok(Ok(client)) => return Ok(Follower { client }),
-                Ok(Err(error)) => last = Some(error),
-                Err(_) => last = Some(Error::retry(format!("following by {url}: no answer within {:?}", url.connect_timeout()))),
-            }
+        let mut session = Walsender::open(description.url()?, "replication stream").await?;
+        let system = session.query("IDENTIFY_SYSTEM").await?;
+        let field = |at: usize| system.first().and_then(|row| row.get(at)?.as_deref());
+        if field(0) != Some(&identity.system.to_string()) || field(1) != Some(&identity.timeline.to_string()) {
+            return Err(Error::retry(format!(
+                "following: the server is {} on timeline {}, and the one that was looked at is {} on timeline {}",
+                field(0).unwrap_or("?"),
+                field(1).unwrap_or("?"),
+                identity.system,
+                identity.timeline
+            )));
         }
-        Err(last.unwrap_or_else(|| Error::stop("the URL of the database has no host")))
+        for (name, value) in PINNED {
+            session.query(&format!("set {name} = '{value}'")).await?;
+        }
+        session.query(UNLIMITED).await?;
+        let limit = session.query("select setting from pg_settings where name = 'wal_sender_timeout'").await?;
+        let limit = limit.first().and_then(|row| row.first()?.as_ref()?.parse().ok()).filter(|limit| *limit > 0);
+        let alive = limit.map_or(ALIVE_EVERY, |limit| ALIVE_EVERY.min(Duration::from_millis(limit) / 4));
+        let command = format!(
+            "START_REPLICATION SLOT {} LOGICAL {from} (proto_version '1', publication_names {}, messages 'true')",
+            quote(&description.slot),
+            quote_text(&quote(description.publication()))
+        );
+        let (incoming, outgoing) = session.stream(&command).await?;
+        let told = watch::Sender::new(Told { end: durable, asked: 0 });
+        let teller = tokio::spawn(tell(outgoing, told.subscribe(), alive));
+        Ok(Follower { incoming, told, teller })
     }
 
-    /// The next thing that arrives. Nothing is lost if this is dropped half-way.
-    pub(super) async fn next(&mut self) -> Result<Arrived> {
-        let event = self.client.recv().await.map_err(|error| said(&error))?;
-        Ok(match event {
-            Some(ReplicationEvent::XLogData { wal_start, data, .. }) => Arrived::Data { lsn: Lsn(wal_start.0), text: data },
-            Some(ReplicationEvent::Begin { final_lsn, commit_time_micros, .. }) => {
-                Arrived::Begin { commit: Lsn(final_lsn.0), time_us: commit_time_micros }
-            }
-            Some(ReplicationEvent::Commit { lsn, end_lsn, .. }) => Arrived::Commit { commit: Lsn(lsn.0), end: Lsn(end_lsn.0) },
-            Some(ReplicationEvent::Message { transactional, lsn, prefix, content }) => {
-                Arrived::Message { in_transaction: transactional, lsn: Lsn(lsn.0), prefix, content }
-            }
-            Some(ReplicationEvent::KeepAlive { wal_end, .. }) => Arrived::Alive { end: Lsn(wal_end.0) },
-            Some(ReplicationEvent::StoppedAt { .. }) | None => {
-                return Err(Error::retry("the server has ended the stream of changes"));
-            }
-        })
+    /// Waits until [`take`](Self::take) has something. Nothing is lost if this is dropped half-way.
+    pub(super) async fn fill(&mut self) -> Result {
+        self.incoming.fill().await
+    }
+
+    /// The next thing that has arrived, if there is one.
+    pub(super) fn take(&mut self) -> Result<Option<Arrived<'_>>> {
+        let Some(piece) = self.incoming.take()? else { return Ok(None) };
+        let strange = || Error::stop("following the slot: the server sends what is no part of a stream of changes");
+        let (arrived, asks) = arrived(piece).ok_or_else(strange)?;
+        if asks {
+            self.told.send_modify(|told| told.asked += 1);
+        }
+        Ok(Some(arrived))
     }
 
     /// The slot may move to here.
     pub(super) fn confirm(&self, end: Lsn) {
-        self.client.update_applied_lsn(pgwire_replication::Lsn(end.0));
+        self.told.send_if_modified(|told| {
+            let is_more = end > told.end;
+            told.end = told.end.max(end);
+            is_more
+        });
     }
+}
 
-    /// Lets go of the slot.
-    pub(super) async fn end(mut self) -> Result {
-        match timeout(END, self.client.shutdown()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(said(&error)),
-            Err(_) => Err(Error::retry("the server does not let go of the slot")),
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // With it the line is closed.
+        self.teller.abort();
+    }
+}
+
+/// What a piece of the stream is, and whether the server asks for an answer. `None`: it is none.
+fn arrived(piece: &[u8]) -> Option<(Arrived<'_>, bool)> {
+    let number = |at: usize| Some(Lsn(u64::from_be_bytes(*piece.get(at..)?.first_chunk()?)));
+    match piece.first() {
+        // Where it stands, how far the server is, when it was sent, and the message.
+        Some(b'w') => Some((Arrived::Message { lsn: number(1)?, text: piece.get(25..)? }, false)),
+        // How far the server has read, when it was sent, and whether it wants an answer.
+        Some(b'k') => Some((Arrived::Alive { end: number(1)? }, *piece.get(17)? == 1)),
+        None => Some((Arrived::Nothing, false)),
+        Some(_) => None,
+    }
+}
+
+/// Tells the server how far the slot may move, and that we are there, until nobody wants it told or the line is lost.
+async fn tell(mut outgoing: Outgoing, mut told: watch::Receiver<Told>, alive: Duration) {
+    loop {
+        let Told { end, .. } = *told.borrow_and_update();
+        let mut status = vec![b'r'];
+        // Written, flushed and applied are one: what is durable here.
+        [end.0, end.0, end.0, 0].iter().for_each(|number| status.extend_from_slice(&number.to_be_bytes()));
+        status.push(0);
+        if outgoing.send(&status).await.is_err() {
+            return;
+        }
+        sleep(CONFIRM_EVERY).await;
+        tokio::select! {
+            changed = told.changed() => if changed.is_err() { return },
+            () = sleep(alive) => {}
         }
     }
 }
 
-fn config(reach: &Reach, host: &str, port: u16, description: &Description, from: Lsn, durable: Lsn) -> ReplicationConfig {
-    let mut config = session_config(reach, host, port, &description.slot, &quote(description.publication()));
-    config.start_lsn = pgwire_replication::Lsn(from.0);
-    config.ack_lsn = Some(pgwire_replication::Lsn(durable.0));
-    (config.status_interval, config.idle_wakeup_interval) = (CONFIRM_EVERY, ALIVE_EVERY);
-    config.buffer_events = AHEAD;
-    config
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// What any session needs that speaks the protocol.
-pub(super) fn session_config(reach: &Reach, host: &str, port: u16, slot: &str, publication: &str) -> ReplicationConfig {
-    let is_socket = host.starts_with('/');
-    let mode = match reach.ssl_mode {
-        _ if is_socket => pgwire_replication::SslMode::Disable,
-        SslMode::Disable => pgwire_replication::SslMode::Disable,
-        SslMode::Prefer => pgwire_replication::SslMode::Prefer,
-        SslMode::Require => pgwire_replication::SslMode::Require,
-        SslMode::VerifyCa => pgwire_replication::SslMode::VerifyCa,
-        SslMode::VerifyFull => pgwire_replication::SslMode::VerifyFull,
-    };
-    let mut config = ReplicationConfig::new(
-        host,
-        &reach.user,
-        reach.password.as_deref().unwrap_or_default(),
-        &reach.database,
-        slot,
-        publication,
-    );
-    config.port = port;
-    config.tls.mode = mode;
-    config.tls.ca_pem_path.clone_from(&reach.root);
-    config.options.clone_from(&reach.options);
-    config.application_name = Some(reach.application.clone());
-    config
-}
-
-/// Connects, looks whether it is the right server, and takes the slot.
-async fn open(config: ReplicationConfig, identity: &Identity) -> Result<ReplicationClient> {
-    let mut client = ReplicationClient::connect_gated(config).await.map_err(|error| said(&error))?;
-    let system = client.identify_system().await.map_err(|error| said(&error))?;
-    if system.system_id != identity.system.to_string() || system.timeline != identity.timeline {
-        return Err(Error::retry(format!(
-            "following: the server is {} on timeline {}, and the one that was looked at is {} on timeline {}",
-            system.system_id, system.timeline, identity.system, identity.timeline
-        )));
-    }
-    for (name, value) in PINNED {
-        client.simple_query(&format!("set {name} = '{value}'")).await.map_err(|error| said(&error))?;
-    }
-    client.simple_query(UNLIMITED).await.map_err(|error| said(&error))?;
-    client.start().await.map_err(|error| said(&error))?;
-    client.wait_started().await.map_err(|error| said(&error))?;
-    Ok(client)
-}
-
-fn said(error: &PgWireError) -> Error {
-    said_of("following the slot", error)
-}
-
-/// An error of the client in our words; what it means is told by the server's code.
-pub(super) fn said_of(what: &str, error: &PgWireError) -> Error {
-    match error {
-        PgWireError::Server(text) => match text.rsplit_once(" (SQLSTATE ") {
-            Some((message, code)) => failed_as(what, code.trim_end_matches(')'), message),
-            None => Error::retry(format!("{what}: {text}")),
-        },
-        PgWireError::Auth(_) | PgWireError::MessageTooLarge { .. } => Error::stop(format!("{what}: {error}")),
-        PgWireError::Tls(_) => {
-            Error::stop(format!("{what}: TLS cannot be used with this server: {error}; look at sslmode and sslrootcert"))
+    #[test]
+    fn what_is_no_part_of_a_stream_is_refused() {
+        let text = [&b"w"[..], &7_u64.to_be_bytes(), &[0; 16], b"rest"].concat();
+        assert!(matches!(arrived(&text), Some((Arrived::Message { lsn: Lsn(7), text: b"rest" }, false))));
+        let alive = [&b"k"[..], &9_u64.to_be_bytes(), &[0; 8], &[1]].concat();
+        assert!(matches!(arrived(&alive), Some((Arrived::Alive { end: Lsn(9) }, true))));
+        for length in 1..18 {
+            assert!(arrived(&alive[..length]).is_none() && arrived(&text[..length]).is_none());
         }
-        _ => Error::retry(format!("{what}: the connection was lost: {error}")),
+        assert!(arrived(b"x").is_none() && arrived(b"").is_some());
     }
 }

@@ -21,7 +21,6 @@ mod ranges;
 mod round;
 mod session;
 mod table;
-mod wire;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -6,13 +6,12 @@
 
 use std::time::Duration;
 
-use highwater_operators::postgres::{Connection, Url, failed, quote_text};
+use highwater_operators::postgres::{Connection, Url, Walsender, failed, quote_text};
 use highwater_operators::{Error, Result};
 use tokio::time::{Instant, sleep};
 
 use super::super::lsn::Lsn;
 use super::session;
-use super::wire::Walsender;
 
 /// Waiting for open transactions is told of after this, and then again and again.
 const TELL_AFTER: Duration = Duration::from_secs(5);
@@ -56,7 +55,7 @@ impl Exported {
         let watch = session::open(url, "snapshot (who is waited for)").await?;
         let mut walsender = Walsender::open(url, "snapshot (point)").await?;
         walsender.query(session::settings()).await?;
-        let pid: Option<i32> = walsender.one("select pg_backend_pid()").await?.parse().ok();
+        let pid: Option<i32> = one(&mut walsender, "select pg_backend_pid()").await?.parse().ok();
         // No two sessions that live have the same process.
         let slot = format!("highwater_snapshot_{}", pid.unwrap_or_default());
         let command = format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput");
@@ -90,6 +89,12 @@ impl Exported {
             format!("begin isolation level repeatable read read only; set transaction snapshot {}", quote_text(&self.name));
         connection.batch_execute(&begin).await.map_err(|error| failed("taking over a snapshot", error))
     }
+}
+
+/// The first field of an answer.
+async fn one(walsender: &mut Walsender, sql: &str) -> Result<String> {
+    let rows = walsender.query(sql).await?;
+    Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default())
 }
 
 /// Waits until the server holds for committed what the snapshot does: a matter of microseconds, and then of nothing.
