@@ -71,6 +71,7 @@ impl Case {
             Ok(())
         });
         let mut case = Case { folder: support::folder(), source, target, rng, build, seed, tables: 0, crashes: 0 };
+        if std::env::var("DBG").is_ok() { case.source.sql(&format!("select pg_create_logical_replication_slot('w_{}', 'test_decoding')", case.source.name())).unwrap(); }
         (0..TABLES.len() - 1).for_each(|_| case.add_table());
         let published = if is_all { "for all tables" } else { "for table orders, lines, notes" };
         case.source.sql(&format!("create publication wanted {published}")).unwrap();
@@ -145,7 +146,7 @@ impl Case {
             assert!(error.to_string().ends_with("crashed"), "{error}");
         } else if std::env::var("DBG").is_ok() {
             let r = ended.unwrap();
-            println!("phase {phase} {place} {passage} {} h {:?} rows {:?}", self.crashes, r.actions.get("history"), self.target.one("select count(*) from history"));
+            println!("slot {:?} phase {phase} {place} {passage} {} h {:?} rows {:?}", self.source.sql("select pg_current_wal_lsn()"), self.crashes, r.actions.get("history"), self.target.one("select count(*) from history"));
         }
     }
 
@@ -162,6 +163,20 @@ impl Case {
         if began.elapsed() >= DEADLINE {
             let slot = self.source.sql("select slot_name, active, restart_lsn, confirmed_flush_lsn, pg_current_wal_lsn() from pg_replication_slots");
             let why = run.control.why(Duration::from_secs(2));
+            let log = self.source.sql(&format!("select lsn, xid, data from pg_logical_slot_peek_changes('w_{}', null, null)", self.source.name())).unwrap();
+            let mut kept = Vec::new();
+            for row in log { let t = row.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>().join(" "); kept.push(t.chars().take(190).collect::<String>()); }
+            for difference in self.differences() {
+                let (t, k) = (difference.split(' ').next().unwrap().to_owned(), difference.split(' ').nth(1).unwrap().trim_end_matches(':').split('/').next().unwrap().to_owned());
+                let mut commits = std::collections::HashMap::new();
+                for line in &kept { let f: Vec<&str> = line.split(' ').collect(); if f[2] == "COMMIT" { commits.insert(f[1].to_owned(), f[0].to_owned()); } }
+                for line in &kept { if line.contains(&format!("table public.{t}:")) && (line.contains(&format!(":{k} ")) || line.contains(&format!("'{k}'"))) { let x = line.split(' ').nth(1).unwrap(); println!("  log {line} => commit end {:?}", commits.get(x)); } }
+                let key = difference.split(' ').nth(1).unwrap().trim_end_matches(':').split('/').next().unwrap().to_owned();
+                println!("{difference}");
+                for row in self.target.sql(&format!("select * from history where key like '%{key}%' order by place")).unwrap() {
+                    println!("    {:?}", row.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>());
+                }
+            }
             panic!("{why:?}\n{slot:?}\n{:#?}\n{:#?}", self.activity(), self.differences());
         }
         run.control.stop();
