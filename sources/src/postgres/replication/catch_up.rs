@@ -9,8 +9,8 @@ use futures_util::TryStreamExt;
 use highwater_operators::postgres::{Connection, failed, quote, quote_text};
 use highwater_operators::{Error, Result};
 use tokio::task::JoinHandle;
-use tokio_postgres::CopyOutStream;
-use tokio_postgres::types::PgLsn;
+use tokio_postgres::types::{PgLsn, ToSql};
+use tokio_postgres::{CopyOutStream, Statement};
 
 use super::lsn::Lsn;
 use super::session::{self, ask, ask_one};
@@ -28,10 +28,6 @@ const LITTLE: u64 = 2_000;
 /// How long a catch-up that an old transaction slows down is not tried again.
 const REST: Duration = Duration::from_secs(60);
 
-// Places where a test lets the process crash.
-const BATCH: &str = "catch_up.batch";
-const COPIED: &str = "hand_over.copied";
-
 /// What a call has brought.
 #[derive(Clone, Copy, Debug, Default)]
 struct Brought {
@@ -43,14 +39,14 @@ impl Stream {
     /// Reads until nearly nothing is left. Then all is read up to [`Log::end`](super::log::Log::end), and the slot can be followed from there.
     pub(super) async fn catch_up(&mut self, side: &Arc<Connection>) -> Result {
         let mut calls = Calls::begin(self).await?;
-        let mut next = calls.call().await?;
+        let mut next = calls.call();
         let mut before = calls.place(side).await?;
         loop {
             let copied = taken(next).await?;
             // Asked for before this one is looked at, so that the server goes on meanwhile.
-            let after = calls.call().await?;
+            let after = calls.call();
             let brought = self.drain(side, copied).await?;
-            self.outbox.passes(BATCH)?;
+            self.outbox.passes("catch_up.batch")?;
             self.advance(side, false).await?;
             next = after;
             let now = calls.place(side).await?;
@@ -72,10 +68,10 @@ impl Stream {
         self.drain(side, copied).await?;
         // All that was committed before is read: nothing more is asked for.
         let (end, _) = calls.place(side).await?;
+        self.stand_at(end).await?;
         self.log.reach(end);
-        self.reach(end).await?;
         self.hand_over().await?;
-        self.outbox.passes(COPIED)
+        Ok(self.outbox.passes("hand_over.copied")?)
     }
 
     /// Takes what a call brings.
@@ -114,9 +110,10 @@ async fn taken(call: Call) -> Result<Pin<Box<CopyOutStream>>> {
 struct Calls {
     session: Arc<Connection>,
     copy: String,
-    publication: String,
     messages: u32,
-    statement: Option<(u32, tokio_postgres::Statement)>,
+    /// Sets how many messages the next batch has; a copy takes no parameters.
+    set: Statement,
+    batch: Statement,
 }
 
 impl Calls {
@@ -129,29 +126,28 @@ impl Calls {
         let sql = "select pg_copy_logical_replication_slot($1, $2, true)";
         let what = format!("copying the slot {}", description.slot);
         ask_one(&session, &what, sql, &[&description.slot, &copy]).await?;
-        let publication = quote(description.publication());
-        Ok(Calls { session: Arc::new(session), copy, publication, messages: FIRST, statement: None })
+        let cannot = |error| failed("preparing to read the log", error);
+        let set = session.prepare("select set_config('highwater.messages', $1, false)").await.map_err(cannot)?;
+        let sql = format!(
+            "copy (select lsn, xid, data from pg_logical_slot_get_binary_changes({}, null, current_setting('highwater.messages')::int4, \
+             'proto_version', '1', 'publication_names', {}, 'messages', 'true')) to stdout (format binary)",
+            quote_text(&copy),
+            quote_text(&quote(description.publication()))
+        );
+        let batch = session.prepare(&sql).await.map_err(cannot)?;
+        Ok(Calls { session: Arc::new(session), copy, messages: FIRST, set, batch })
     }
 
-    /// Asks for the next batch, without waiting for it.
-    async fn call(&mut self) -> Result<Call> {
-        let statement = match &self.statement {
-            Some((messages, statement)) if *messages == self.messages => statement.clone(),
-            _ => {
-                let sql = format!(
-                    "copy (select lsn, xid, data from pg_logical_slot_get_binary_changes({}, null, {}, 'proto_version', '1', \
-                     'publication_names', {}, 'messages', 'true')) to stdout (format binary)",
-                    quote_text(&self.copy),
-                    self.messages,
-                    quote_text(&self.publication)
-                );
-                let prepared = self.session.prepare(&sql).await.map_err(|error| failed("preparing to read the log", error))?;
-                self.statement = Some((self.messages, prepared.clone()));
-                prepared
-            }
-        };
-        let session = self.session.clone();
-        Ok(tokio::spawn(async move { session.copy_out(&statement).await }))
+    /// Asks for the next batch, and waits for nothing: an answer would come behind the batch that is under way, which is to be read first.
+    fn call(&self) -> Call {
+        let (session, set, batch) = (self.session.clone(), self.set.clone(), self.batch.clone());
+        let messages = self.messages.to_string();
+        tokio::spawn(async move {
+            let messages: [&(dyn ToSql + Sync); 1] = [&messages];
+            let (set, copied) = tokio::join!(biased; session.query(&set, &messages), session.copy_out(&batch));
+            set?;
+            copied
+        })
     }
 
     /// How far the copy has read, and from where it would begin to decode again.

@@ -11,7 +11,7 @@ use super::follower::{Arrived, Follower};
 use super::lsn::Lsn;
 use super::session::ask_one;
 use super::setup;
-use super::stream::{CONFIRMED, Stream};
+use super::stream::Stream;
 
 /// How often the server is asked how far its log is, while nothing comes.
 const PULSE: Duration = Duration::from_millis(250);
@@ -20,9 +20,6 @@ const REST_OF_TRANSACTION: Duration = Duration::from_millis(5);
 /// Who is so far behind, for so long, catches up in batches.
 const BEHIND: u64 = 64 << 20;
 const BEHIND_FOR: Duration = Duration::from_secs(10);
-
-/// Where a test lets the process crash: the slot is ours.
-const STARTED: &str = "hand_over.started";
 
 /// What is remembered while following.
 struct Following {
@@ -41,7 +38,7 @@ impl Stream {
         // The server would read again from where the slot is.
         self.advance(side, true).await?;
         let mut follower = self.start(side).await?;
-        self.outbox.passes(STARTED)?;
+        self.outbox.passes("hand_over.started")?;
         self.log.begin_anew();
         let mut saved = self.outbox.hear_saved();
         let now = Instant::now();
@@ -75,7 +72,7 @@ impl Stream {
                     let end = saved.borrow_and_update().end;
                     follower.confirm(end);
                     self.was_confirmed(end);
-                    self.outbox.passes(CONFIRMED)?;
+                    self.outbox.passes("slot.confirmed")?;
                 }
                 filled = follower.fill(), if !wait.is_zero() => filled?,
                 () = tokio::time::sleep(wait) => {
@@ -126,8 +123,9 @@ impl Stream {
             Arrived::Message { lsn, text } => self.hear_text(side, lsn, text).await,
             // Told with the next pulse: there may be many of these.
             Arrived::Alive { end } => {
+                self.stand_at(end).await?;
                 self.log.reach(end);
-                self.reach(end).await
+                Ok(())
             }
             Arrived::Nothing => Ok(()),
         }
@@ -137,15 +135,14 @@ impl Stream {
     async fn pulse(&mut self, side: &Connection, state: &mut Following) -> Result<bool> {
         state.asked = Instant::now();
         self.hand_over().await?;
-        if self.rounds.looks_again() {
-            self.look_for_tables(side).await?;
-        }
-        self.begin_round(side).await?;
+        self.tend(side).await?;
         let row = ask_one(side, "looking how far the log is", "select pg_current_wal_flush_lsn()", &[]).await?;
         let flushed = Lsn(row.get::<_, PgLsn>(0).into());
         let end = self.log.end();
-        let is_idle = end >= flushed && !self.log.is_in_transaction();
-        self.outbox.doing().idle(is_idle && self.rounds.progress.is_over());
+        // What is still to be read is no rest.
+        let reads = self.rounds.progress.as_ref().is_some_and(|progress| !progress.is_over());
+        let is_idle = end >= flushed && !self.log.is_in_transaction() && !reads;
+        self.outbox.doing().idle(is_idle);
         if std::mem::take(&mut state.read) && self.log.end() == flushed {
             state.beat = Instant::now();
         }
@@ -153,7 +150,11 @@ impl Stream {
             state.beat = Instant::now();
             super::heartbeat::emit(side).await?;
         }
-        if flushed.0.saturating_sub(end.0) < BEHIND || !self.outbox.has_room() || self.follows_until > state.asked {
+        if flushed.0.saturating_sub(end.0) < BEHIND
+            || !self.outbox.has_room()
+            || self.follows_until > state.asked
+            || !self.description.catches_up
+        {
             state.behind = None;
             return Ok(false);
         }

@@ -10,7 +10,6 @@ use super::chunk::{Before, Chunk, Event, Place};
 use super::lsn::Lsn;
 use super::pgoutput::{Cells, Described, Message, Old, read};
 use super::relation::Relation;
-use super::rounds::Kept;
 use super::rows::Values;
 
 /// From 1970 to 2000, in milliseconds.
@@ -47,6 +46,10 @@ struct Transaction {
 
 /// What a message comes to.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one is made for each row and taken apart at once: a box would be an allocation per row"
+)]
 pub(super) enum Heard<'a> {
     Nothing,
     /// A table has to be made known by [`Log::know`] before its rows come.
@@ -81,11 +84,9 @@ impl Happened<'_> {
     ///
     /// # Errors
     /// It stands where no change can be told from others.
-    pub(super) fn write(&self, kept: Kept, chunk: &mut Chunk) -> Result<(), String> {
-        if kept.first {
-            chunk.push(&self.first)?;
-        }
-        match (self.second.as_ref().filter(|_| kept.second), &self.refused) {
+    pub(super) fn write(&self, chunk: &mut Chunk) -> Result<(), String> {
+        chunk.push(&self.first)?;
+        match (&self.second, &self.refused) {
             (None, _) => Ok(()),
             (Some(second), None) => chunk.push(second),
             (Some(second), Some(why)) => chunk.refuse(second, why),
@@ -206,19 +207,20 @@ impl Log {
                 let time_ms = self.transaction.as_ref().map_or(0, |transaction| transaction.time_ms);
                 Ok(if is_new { Heard::Truncate(tables, time_ms) } else { Heard::Nothing })
             }
-            Message::Message { in_transaction: true, lsn, prefix, content } => {
+            Message::Emitted { in_transaction: true, lsn, prefix, content } => {
                 let (is_new, place) = (self.count(lsn)?, self.place(lsn)?);
                 let time_ms = self.transaction.as_ref().map_or(0, |transaction| transaction.time_ms);
                 Ok(if is_new { Heard::Message { place, time_ms, prefix, content, in_transaction: true } } else { Heard::Nothing })
             }
-            Message::Message { in_transaction: false, lsn, prefix, content } => {
+            Message::Emitted { in_transaction: false, lsn, prefix, content } => {
                 if self.transaction.is_some() {
                     return Err(format!("a message at {lsn}, of no transaction, stands inside one"));
                 }
-                if lsn < self.end {
+                // Its place is where it ends, and the next commit may stand there.
+                if lsn <= self.end {
                     return Ok(Heard::Nothing);
                 }
-                self.end = Lsn(lsn.0 + 1);
+                self.end = lsn;
                 if prefix == HEARTBEAT_PREFIX.as_bytes() {
                     return Ok(Heard::End);
                 }

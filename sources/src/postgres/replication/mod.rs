@@ -58,7 +58,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Connections that read a snapshot.
 const SNAPSHOT_CONNECTIONS: u32 = 2;
-/// Rows of a page at most.
+/// Rows of a page of it at most.
 const SNAPSHOT_PAGE: u32 = 65_536;
 
 /// Tables of a Postgres database, by logical replication. See the [module](self) for what it guarantees.
@@ -213,14 +213,6 @@ impl Description {
         let thread = std::thread::Builder::new().name("replication".into()).spawn(look);
         let thread = thread.map_err(|error| Error::stop(format!("cannot start a thread: {error}")))?;
         thread.join().unwrap_or_else(|_| Err(Error::stop("looking at the slot panicked")))
-    }
-
-    /// Whether the rows that are there in this table are wanted.
-    fn reads_rows_of(&self, table: &Table) -> bool {
-        let is_it = |other: &Table| {
-            other.name == table.name && other.schema.as_deref().unwrap_or("public") == table.schema.as_deref().unwrap_or("public")
-        };
-        self.snapshot == Snapshot::Initial && !self.without_snapshot.iter().flatten().any(is_it)
     }
 
     /// The publication's name.

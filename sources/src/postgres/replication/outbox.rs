@@ -64,12 +64,12 @@ impl Outbox {
         self.way.saved.clone()
     }
 
-    /// Passes a place where a test may let the process crash.
+    /// Passes a failpoint.
     ///
     /// # Errors
-    /// It has crashed: nothing more is done.
-    pub(super) fn passes(&self, failpoint: &str) -> Result<()> {
-        if self.way.window.passes(failpoint) { Err(Error::stop("crashed")) } else { Ok(()) }
+    /// The process has crashed here.
+    pub(super) fn passes(&self, failpoint: &str) -> Result<(), Gone> {
+        if self.way.window.passes(failpoint) { Err(Gone) } else { Ok(()) }
     }
 
     /// Whether the reader is ready to take more.

@@ -1,226 +1,252 @@
-//! Where the stream and the rows that were there before meet: the stream goes on to the point of a round and stands still there while its pages are
-//! handed over.
-//!
-//! The point is made known after it was set, so the stream must not pass it meanwhile: it stands still too while a snapshot is taken. At the beginning, when
-//! nothing else is to be read, that may take as long as it likes. Later it is given up after a while and tried again, each time with twice the
-//! patience: whoever waits for changes of other tables does not wait for the longest transaction of the server.
+//! Rounds of a snapshot beside the stream: when one begins, where the stream stands still for its pages, and what of the stream is left out until a
+//! row was read.
 
-use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use highwater_operators::postgres::Connection;
-use highwater_operators::{Operation, Result};
+use highwater_operators::{Error, ErrorKind, Operation, Result, epoch};
+use tokio::time::Instant;
 
-use super::Description;
 use super::chunk::{Before, Event, Place as Spot};
-use super::heartbeat;
 use super::log::Happened;
 use super::lsn::Lsn;
-use super::snapshot::{self, Options, Progress, Round};
+use super::session::ask_one;
+use super::setup::{self, Found, Published};
+use super::snapshot::{self, BESIDE, Options, Progress, Round};
 use super::stream::{Stream, broken};
 use super::token::{Parts, TableProgress};
+use super::{Description, Snapshot, Wanted};
 
-/// How long the stream of tables that were read waits for a snapshot of others, at first.
+/// The stream stands still until a snapshot has its point. While it runs beside others not for longer than this: it goes on, and that is tried
+/// again after a while.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two rounds, and between two looks for tables that were added, the stream goes on for so long at least.
-const BETWEEN: Duration = Duration::from_millis(500);
+const AGAIN: Duration = Duration::from_secs(5);
+/// How often it is looked whether other tables are published.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-// Places where a test lets the process crash.
-pub(super) const PLANNED: &str = "snapshot.planned";
-const EXPORTED: &str = "snapshot.exported";
-const REACHED: &str = "snapshot.reached";
-const PAGE: &str = "snapshot.page";
-const ROUND_OVER: &str = "snapshot.round_over";
+/// Transactions that have written and are open for longer than a moment: a snapshot waits for them.
+const OLD_TRANSACTIONS: &str = "select (select count(*) from pg_stat_activity where backend_xid is not null and pid <> pg_backend_pid() \
+     and xact_start < clock_timestamp() - interval '1 s') + (select count(*) from pg_prepared_xacts)";
 
-/// What of the tables is still to be read, and the snapshot that it is read from.
+/// Rounds of a snapshot.
 pub(super) struct Rounds {
-    pub progress: Progress,
-    options: Options,
-    /// Tables whose rows are wanted.
-    wanted: HashSet<u32>,
-    /// A snapshot whose point the stream has not reached.
+    options: Option<Options>,
+    pub progress: Option<Progress>,
     round: Option<Round>,
-    /// Nobody was told of any row: it is the first run, and no page was handed over.
-    is_fresh: bool,
-    patience: Duration,
-    /// When a round is begun next, and when it is looked next whether there are more tables.
+    /// Not before this.
     next: Instant,
-    look: Instant,
+    looked: Instant,
 }
 
 impl Rounds {
-    pub(super) fn new(description: &Description, tables: &[TableProgress], is_fresh: bool) -> Result<Self> {
-        let url = description.url()?.clone();
-        let options = Options {
-            url: url.clone(),
-            publication: description.publication().to_owned(),
-            connections: description.snapshot_connections as usize,
-            page_rows: description.snapshot_page,
-        };
+    pub(super) fn new() -> Self {
         let now = Instant::now();
-        let progress = Progress::new(&url, tables);
-        let wanted = HashSet::new();
-        Ok(Rounds { progress, options, wanted, round: None, is_fresh, patience: PATIENCE, next: now, look: now + LOOK_EVERY })
+        Rounds { options: None, progress: None, round: None, next: now, looked: now }
     }
 
-    /// These tables are published. Those that nobody knows yet get their ranges, or none if their rows are not wanted; says whether there are any.
-    pub(super) async fn plan(&mut self, tables: &[(u32, bool)]) -> Result<bool> {
-        self.wanted = tables.iter().filter(|(_, is_wanted)| *is_wanted).map(|(oid, _)| *oid).collect();
-        self.progress.keep(|oid| tables.iter().any(|(other, _)| *other == oid));
-        let new: Vec<(u32, bool)> = tables.iter().filter(|(oid, _)| !self.progress.knows(*oid)).copied().collect();
-        let wanted: Vec<u32> = new.iter().filter(|(_, is_wanted)| *is_wanted).map(|(oid, _)| *oid).collect();
-        for (oid, _) in new.iter().filter(|(_, is_wanted)| !*is_wanted) {
-            self.progress.advance(TableProgress { oid: *oid, parts: Parts::Done });
-        }
-        if !wanted.is_empty() {
-            for table in snapshot::plan(&self.options, &wanted).await? {
-                self.progress.advance(table);
-            }
-        }
-        Ok(!new.is_empty())
+    /// The point at which the stream stands still.
+    pub(super) fn point(&self) -> Option<Lsn> {
+        self.round.as_ref().map(|round| round.point)
     }
 
-    /// Whether it is time to look for more tables.
-    pub(super) fn looks_again(&mut self) -> bool {
-        let is_time = Instant::now() >= self.look;
-        if is_time {
-            self.look = Instant::now() + LOOK_EVERY;
-        }
-        is_time
+    fn knows(&self, table: u32) -> bool {
+        self.progress.as_ref().is_some_and(|progress| progress.knows(table))
     }
 
-    /// Whether there is something to read that no round was begun for.
-    fn is_due(&self) -> bool {
-        self.round.is_none() && !self.progress.is_over() && Instant::now() >= self.next
+    fn tables(&self) -> Vec<TableProgress> {
+        self.progress.as_ref().map(Progress::tables).unwrap_or_default()
     }
-
-    /// What of a row's changes is handed over: not what a page will tell.
-    ///
-    /// A row that is there under a new key, and of which the stream does not tell all, is read again, from a later snapshot.
-    pub(super) async fn sift(&mut self, happened: &Happened<'_>) -> Result<Kept> {
-        let first = self.keeps(&happened.first).await?;
-        let Some(second) = &happened.second else { return Ok(Kept { first, ..Kept::default() }) };
-        let is_kept = self.keeps(second).await?;
-        if is_kept
-            && happened.refused.is_some()
-            && self.wanted.contains(&second.relation.oid)
-            && let Some(key) = key(second)
-        {
-            self.progress.read_again(second.relation, &key).await?;
-            return Ok(Kept { first, second: false, is_again: true });
-        }
-        Ok(Kept { first, second: is_kept, is_again: false })
-    }
-
-    async fn keeps(&mut self, event: &Event<'_>) -> Result<bool> {
-        if !self.progress.holds(event.relation.oid) {
-            return Ok(true);
-        }
-        let Some(key) = key(event) else { return Ok(true) };
-        if event.operation == Operation::Delete {
-            return Ok(!self.is_fresh || self.progress.is_read(event.relation, &key).await?);
-        }
-        Ok(!self.progress.leaves_out(event.operation, event.relation, &key).await?)
-    }
-}
-
-/// What of a row's changes is handed over.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Kept {
-    pub first: bool,
-    pub second: bool,
-    /// The row is wanted again: tokens say so from now on.
-    pub is_again: bool,
-}
-
-/// The key of a change, if it is whole text.
-fn key<'e>(event: &Event<'e>) -> Option<Vec<&'e str>> {
-    let row = event.key?;
-    let text = |at: &usize| std::str::from_utf8(row.get(*at)?).ok();
-    event.relation.key.iter().map(text).collect::<Option<Vec<&str>>>().filter(|key| !key.is_empty())
 }
 
 impl Stream {
-    /// Takes a snapshot, if there is something to be read. It is read from when the stream has reached its point.
-    pub(super) async fn begin_round(&mut self, side: &Connection) -> Result {
-        if !self.rounds.is_due() {
-            return Ok(());
-        }
-        // Nobody waits for anything else.
-        let is_alone = self.rounds.progress.reads_all();
-        let limit = if is_alone { None } else { Some(snapshot::BESIDE) };
-        let tables = self.rounds.progress.tables();
-        let begun = Box::pin(Round::begin(&self.rounds.options, &tables, limit));
-        let round = if is_alone {
-            begun.await?
-        } else {
-            match tokio::time::timeout(self.rounds.patience, begun).await {
-                Ok(round) => round?,
-                Err(_) => {
-                    tracing::info!(
-                        partition = self.partition(),
-                        "tables that were added wait for transactions that are open; the stream goes on meanwhile"
-                    );
-                    self.rounds.next = Instant::now() + self.rounds.patience;
-                    self.rounds.patience *= 2;
-                    return Ok(());
-                }
-            }
-        };
-        self.rounds.patience = PATIENCE;
-        self.rounds.round = Some(round);
-        self.outbox.passes(EXPORTED)?;
-        // So that the log goes on beyond the point, also where nobody writes.
-        heartbeat::emit(side).await
+    /// Takes over what was found: which tables there are, and how far each was read. Whatever was under way was lost with its connections.
+    pub(super) async fn adopt(&mut self, found: &Found) -> Result {
+        self.was_confirmed(found.confirmed());
+        let url = self.description.url()?;
+        let connections = self.description.snapshot_connections as usize;
+        let publication = self.description.publication().to_owned();
+        self.rounds.options =
+            Some(Options { url: url.clone(), publication, connections, page_rows: self.description.snapshot_page });
+        self.rounds.round = None;
+        let Some(published) = &found.published else { return Ok(()) };
+        let is_named = matches!(self.description.wanted, Wanted::Tables(_));
+        let mut known = self.outbox.place().tables.clone();
+        // What is not named any more is read anew if it ever is again.
+        known.retain(|table| !is_named || published.has(table.oid));
+        self.rounds.progress = Some(Progress::new(url, &known));
+        self.add_tables(published, true).await?;
+        self.outbox.set_place(found.identity, self.rounds.tables());
+        Ok(())
     }
 
-    /// All that was committed before `to` was read, and nothing that was committed there or later.
-    pub(super) async fn reach(&mut self, to: Lsn) -> Result {
-        match &self.rounds.round {
-            Some(round) if round.point <= to && !self.log.is_in_transaction() => Box::pin(self.read_pages()).await,
+    /// Plans how tables are read that were not known. Those that come while it runs do not end it.
+    async fn add_tables(&mut self, published: &Published, is_start: bool) -> Result {
+        if matches!(self.description.wanted, Wanted::Tables(_)) {
+            self.wanted = Some(published.tables.iter().map(|table| table.oid).collect());
+        }
+        let Rounds { options: Some(options), progress: Some(progress), .. } = &mut self.rounds else { return Ok(()) };
+        for table in &published.tables {
+            let oid = table.oid;
+            if progress.knows(oid) {
+                continue;
+            }
+            let done = TableProgress { oid, parts: Parts::Done };
+            let planned = match self.description.reads(&table.name)? {
+                false => vec![done],
+                true => match Box::pin(snapshot::plan(options, &[oid])).await {
+                    Err(error) if error.kind() == ErrorKind::Stop && !is_start => {
+                        tracing::warn!(table = %table.name, "{error}; of this table only changes are read");
+                        vec![done]
+                    }
+                    planned => planned?,
+                },
+            };
+            planned.into_iter().for_each(|table| progress.advance(table));
+        }
+        Ok(())
+    }
+
+    /// A table is told of that was not known: it was added while this runs.
+    pub(super) async fn meet(&mut self, side: &Connection, table: u32) -> Result {
+        if self.rounds.knows(table) {
+            return Ok(());
+        }
+        self.look_again(side).await
+    }
+
+    /// Looks which tables are published now, and refuses if that leaves any out.
+    async fn look_again(&mut self, side: &Connection) -> Result {
+        let found = setup::look(side, &self.description).await?;
+        setup::must_publish(side, &found, self.outbox.place(), &self.description).await?;
+        if let Some(published) = &found.published {
+            self.add_tables(published, false).await?;
+            self.outbox.set_tables(self.rounds.tables());
+        }
+        Ok(())
+    }
+
+    /// Begins the next round if there is anything to read. Until it has its point the stream stands still, for it must not pass it.
+    pub(super) async fn tend(&mut self, side: &Connection) -> Result {
+        if self.rounds.looked.elapsed() > LOOK_EVERY {
+            self.rounds.looked = Instant::now();
+            self.look_again(side).await?;
+        }
+        let Some(progress) = &self.rounds.progress else { return Ok(()) };
+        if progress.is_over() || self.rounds.round.is_some() || Instant::now() < self.rounds.next {
+            return Ok(());
+        }
+        let tables = progress.tables();
+        // Nothing was read yet: there is nobody to keep waiting.
+        let is_first = tables.iter().all(|table| table.parts != Parts::Done);
+        let Some(options) = self.rounds.options.clone() else { return Ok(()) };
+        self.outbox.passes("snapshot.planned")?;
+        if is_first {
+            self.rounds.round = Some(Box::pin(Round::begin(&options, &tables, None)).await?);
+        } else {
+            self.rounds.next = Instant::now() + AGAIN;
+            if ask_one(side, "looking for old transactions", OLD_TRANSACTIONS, &[]).await?.get::<_, i64>(0) > 0 {
+                tracing::info!(
+                    partition = self.partition(),
+                    "tables that were added wait to be read until open transactions have ended"
+                );
+                return Ok(());
+            }
+            match tokio::time::timeout(PATIENCE, Box::pin(Round::begin(&options, &tables, Some(BESIDE)))).await {
+                Ok(begun) => self.rounds.round = Some(begun?),
+                Err(_) => return Ok(()),
+            }
+            self.rounds.next = Instant::now();
+        }
+        self.outbox.passes("snapshot.exported")?;
+        Ok(())
+    }
+
+    /// The log has nothing more before this place. If that is the round's point or beyond, its pages are handed over here.
+    pub(super) async fn stand_at(&mut self, place: Lsn) -> Result {
+        match self.rounds.point() {
+            Some(point) if place >= point && !self.log.is_in_transaction() => Box::pin(self.hand_over_pages(point)).await,
             _ => Ok(()),
         }
     }
 
-    /// Hands over the pages of the round whose point was reached.
-    async fn read_pages(&mut self) -> Result {
-        let Some(mut round) = self.rounds.round.take() else { return Ok(()) };
+    async fn hand_over_pages(&mut self, point: Lsn) -> Result {
+        self.log.reach(point);
         self.hand_over().await?;
-        if self.rounds.is_fresh {
-            // A run that finds no token knows by that that nobody was told of any row.
-            self.outbox.all_saved().await?;
-        }
-        self.outbox.passes(REACHED)?;
-        let began = Instant::now();
-        let mut rows = 0;
+        self.outbox.passes("snapshot.reached")?;
+        let Some(mut round) = self.rounds.round.take() else { return Ok(()) };
+        let time_ms = i64::try_from(epoch::unix_ms()).unwrap_or_default();
         while let Some(page) = round.next().await? {
-            self.rounds.is_fresh = false;
-            rows += page.count();
             if let Some(relation) = page.relation() {
-                let (operation, place, before) = (Operation::Read, Spot::Snapshot(round.point), Before::Nothing);
                 for row in page.rows() {
-                    let (key, after) = (Some(row), Some(row));
-                    let event = Event { relation, operation, place, time_ms: round.time_ms, key, before, after };
-                    self.outbox.chunk().push(&event).map_err(|why| broken(round.point, &why))?;
+                    let (operation, place, before) = (Operation::Read, Spot::Snapshot(point), Before::Nothing);
+                    let event = Event { relation, operation, place, time_ms, key: Some(row), before, after: Some(row) };
+                    self.outbox.chunk().push(&event).map_err(|why| broken(point, &why))?;
                 }
             }
-            self.rounds.progress.advance(page.progress.clone());
-            self.outbox.set_tables(self.rounds.progress.tables());
-            self.refuse_rejected()?;
+            self.check_rejected()?;
+            if let Some(progress) = &mut self.rounds.progress {
+                progress.take(&page);
+            }
+            self.outbox.set_tables(self.rounds.tables());
             self.hand_over().await?;
-            self.outbox.passes(PAGE)?;
+            self.outbox.passes("snapshot.page")?;
         }
-        self.rounds.next = Instant::now() + BETWEEN;
-        let (took_ms, is_over) = (began.elapsed().as_millis() as u64, self.rounds.progress.is_over());
-        tracing::info!(
-            partition = self.partition(),
-            rows,
-            took_ms,
-            is_over,
-            "rows that were there were read, as of {}",
-            round.point
-        );
-        self.outbox.passes(ROUND_OVER)
+        drop(round);
+        self.outbox.passes("snapshot.round_over")?;
+        if self.rounds.progress.as_ref().is_some_and(Progress::is_over) {
+            tracing::info!(partition = self.partition(), "all rows that were there are read");
+        }
+        Ok(())
+    }
+}
+
+/// What of something that happened to a row is handed over: of one that was not read yet only its deletion; the row comes with its page.
+///
+/// # Errors
+/// It cannot be asked whether it was read.
+pub(super) async fn leave_out<'a>(progress: &mut Progress, happened: &Happened<'a>) -> Result<[Option<Event<'a>>; 2]> {
+    let mut kept = [Some(happened.first), happened.second];
+    for slot in &mut kept {
+        let Some(event) = slot else { continue };
+        let key = key_of(event)?;
+        let key: Vec<&str> = key.iter().map(String::as_str).collect();
+        if progress.leaves_out(event.operation, event.relation, &key).await? {
+            *slot = None;
+        }
+    }
+    Ok(kept)
+}
+
+/// The row under its new key was not sent whole: it is read again.
+///
+/// # Errors
+/// It cannot be, for the table has no primary key.
+pub(super) async fn read_again(progress: &mut Progress, event: &Event<'_>) -> Result {
+    let key = key_of(event)?;
+    let key: Vec<&str> = key.iter().map(String::as_str).collect();
+    progress.read_again(event.relation, &key).await
+}
+
+fn key_of(event: &Event<'_>) -> Result<Vec<String>> {
+    let lacks = || Error::stop(format!("a row of {} has no value in a column of its key", event.relation.table));
+    let row = event.key.ok_or_else(lacks)?;
+    let text = |at: &usize| String::from_utf8(row.get(*at)?.to_vec()).ok();
+    event.relation.key.iter().map(text).collect::<Option<_>>().ok_or_else(lacks)
+}
+
+impl Description {
+    /// Whether the rows are wanted that are there.
+    fn reads(&self, table: &highwater_operators::postgres::Table) -> Result<bool> {
+        if self.snapshot == Snapshot::Never {
+            return Ok(false);
+        }
+        for without in &self.without_snapshot {
+            let without = without.as_ref().map_err(Error::stop)?;
+            let schema = without.schema.as_deref().unwrap_or("public");
+            if without.name == table.name && Some(schema) == table.schema.as_deref() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }

@@ -8,10 +8,11 @@ use highwater_operators::postgres::{Connection, failed};
 use highwater_operators::{Error, ErrorKind, Operation, Result};
 use tokio_postgres::types::PgLsn;
 
+use super::Description;
 use super::catalog::Catalog;
 use super::chunk::{Before, Event, Place as Spot};
 use super::confirm::Mark;
-use super::log::{Heard, Log};
+use super::log::{Happened, Heard, Log};
 use super::lsn::Lsn;
 use super::outbox::{Outbox, Way};
 use super::pgoutput::{Described, Message};
@@ -19,15 +20,12 @@ use super::relation::Relation;
 use super::rounds::{self, Rounds};
 use super::session::{self, AWAY};
 use super::setup::{self, Found};
+use super::snapshot::Progress;
 use super::token::Place;
-use super::{Description, Wanted};
 use crate::OnReject;
 
 /// The slot is moved by SQL this often, while it is not followed: each time the server reads the log between.
 const ADVANCE_EVERY: Duration = Duration::from_secs(2);
-
-/// Where a test lets the process crash: the server was told how far its log is not needed any more.
-pub(super) const CONFIRMED: &str = "slot.confirmed";
 
 /// Reads a slot.
 pub(super) struct Stream {
@@ -37,12 +35,11 @@ pub(super) struct Stream {
     pub log: Log,
     catalog: Catalog,
     /// The tables that are wanted, if others are published too.
-    wanted: Option<HashSet<u32>>,
+    pub wanted: Option<HashSet<u32>>,
+    pub rounds: Rounds,
     /// The slot was moved to here, and when that was tried last.
     confirmed: Lsn,
     advanced: Instant,
-    /// What is still to be read of the tables.
-    pub rounds: Rounds,
     /// A catch-up was slower than following would be: not tried again before this.
     pub follows_until: Instant,
 }
@@ -112,7 +109,7 @@ impl Begin {
             }
             None => {
                 let Some(way) = way.take() else { return Err(Error::stop("a stream begins twice")) };
-                stream.insert(self.begin(way, &found)?)
+                stream.insert(self.begin(way, &found))
             }
         };
         stream.adopt(&found).await?;
@@ -120,8 +117,8 @@ impl Begin {
         if std::mem::take(failed) > 0 {
             tracing::warn!(partition = %self.partition, "the database is back");
         }
+        stream.tend(&side).await?;
         loop {
-            stream.begin_round(&side).await?;
             if stream.follows_until <= Instant::now() {
                 stream.catch_up(&side).await?;
             }
@@ -145,13 +142,13 @@ impl Begin {
             setup::must_continue(&found, place, description)?;
         }
         let found = setup::make(side, description, place.is_some()).await?;
-        if let (Some(place), Some(published)) = (place, &found.published) {
-            setup::must_have_all(side, published, place, description).await?;
+        if let Some(place) = place {
+            setup::must_publish(side, &found, place, description).await?;
         }
         Ok(found)
     }
 
-    fn begin(&self, way: Way, found: &Found) -> Result<Stream> {
+    fn begin(&self, way: Way, found: &Found) -> Stream {
         let is_told = self.from.is_some();
         let (order, place) = self.from.clone().unwrap_or_else(|| {
             let end = found.confirmed();
@@ -159,61 +156,46 @@ impl Begin {
             (0, Place { identity: found.identity, publication, end, within: None, snapshot: 1, tables: Vec::new() })
         });
         let long_ago = Instant::now();
-        let rounds = Rounds::new(&self.description, &place.tables, !is_told)?;
-        Ok(Stream {
-            rounds,
+        Stream {
             description: self.description.clone(),
             partition: self.partition.clone(),
             log: Log::from(place.end, place.within),
             outbox: Outbox::new(way, place, order, is_told),
             catalog: Catalog::default(),
             wanted: None,
+            rounds: Rounds::new(),
             confirmed: Lsn(0),
             advanced: long_ago,
             follows_until: long_ago,
-        })
+        }
     }
 }
 
 impl Stream {
-    /// Takes over what was found: which tables there are, and how far the slot is.
-    async fn adopt(&mut self, found: &Found) -> Result {
-        self.confirmed = found.confirmed();
-        let Some(published) = &found.published else { return Ok(()) };
-        let is_ours = matches!(self.description.wanted, Wanted::Tables(_));
-        self.wanted = is_ours.then(|| published.tables.iter().map(|table| table.oid).collect());
-        let tables: Vec<(u32, bool)> =
-            published.tables.iter().map(|table| (table.oid, self.description.reads_rows_of(&table.name))).collect();
-        let is_planned = self.rounds.plan(&tables).await?;
-        self.outbox.set_place(found.identity, self.rounds.progress.tables());
-        if is_planned { self.outbox.passes(rounds::PLANNED) } else { Ok(()) }
-    }
-
-    /// Looks whether there are more tables than before.
-    pub(super) async fn look_for_tables(&mut self, side: &Connection) -> Result {
-        let found = setup::look(side, &self.description).await?;
-        Box::pin(self.adopt(&found)).await
-    }
-
     /// Takes a message of the log, and hands over what was read when it is enough.
     pub(super) async fn hear(&mut self, side: &Connection, lsn: Lsn, message: Message<'_>, text: &[u8]) -> Result {
-        match &message {
-            Message::Begin { commit, .. } => self.reach(*commit).await?,
-            Message::Message { in_transaction: false, lsn, .. } => self.reach(*lsn).await?,
+        match message {
+            Message::Begin { commit: place, .. } | Message::Message { in_transaction: false, lsn: place, .. }
+                if self.rounds.point().is_some() =>
+            {
+                self.stand_at(place).await?;
+            }
             _ => {}
         }
         let heard = self.log.take(lsn, message, text).map_err(|why| broken(lsn, &why))?;
         match heard {
             Heard::Nothing | Heard::End => return Ok(()),
             Heard::Row(happened) => {
-                if self.wanted.as_ref().is_some_and(|wanted| !wanted.contains(&happened.first.relation.oid)) {
+                let oid = happened.first.relation.oid;
+                if self.wanted.as_ref().is_some_and(|wanted| !wanted.contains(&oid)) {
                     return Ok(());
                 }
-                let kept = self.rounds.sift(&happened).await?;
-                if kept.is_again {
-                    self.outbox.set_tables(self.rounds.progress.tables());
+                match &mut self.rounds.progress {
+                    Some(progress) if progress.holds(oid) || happened.refused.is_some() => {
+                        Box::pin(take_held(progress, &happened, &mut self.outbox, lsn)).await?;
+                    }
+                    _ => happened.write(self.outbox.chunk()).map_err(|why| broken(lsn, &why))?,
                 }
-                happened.write(kept, self.outbox.chunk()).map_err(|why| broken(lsn, &why))?;
             }
             Heard::Message { place, time_ms, prefix, content, in_transaction } => {
                 let chunk = self.outbox.chunk();
@@ -222,21 +204,21 @@ impl Stream {
             Heard::Table(described) => return Box::pin(self.know(side, described)).await,
             Heard::Truncate(tables, time_ms) => return Box::pin(self.truncate(lsn, tables, time_ms)).await,
         }
-        self.refuse_rejected()?;
+        self.check_rejected()?;
         if self.outbox.is_full() {
             self.hand_over().await?;
         }
         Ok(())
     }
 
-    /// Refuses to go on after what is no change, if that is wanted.
-    pub(super) fn refuse_rejected(&mut self) -> Result {
-        match self.outbox.chunk().rejected.first() {
-            Some(rejected) if self.description.on_reject == OnReject::Stop => {
-                Err(Error::stop(format!("what was read is no change: {}", rejected.why)))
-            }
-            _ => Ok(()),
+    /// Stops where something is no change, if that is wanted.
+    pub(super) fn check_rejected(&mut self) -> Result {
+        if self.description.on_reject == OnReject::Stop
+            && let Some(rejected) = self.outbox.chunk().rejected.first()
+        {
+            return Err(Error::stop(format!("what was read is no change: {}", rejected.why)));
         }
+        Ok(())
     }
 
     /// The same of a message as it came.
@@ -247,14 +229,10 @@ impl Stream {
 
     async fn know(&mut self, side: &Connection, described: Described) -> Result {
         let is_altered = self.log.knows(described.oid);
-        let is_wanted = self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&described.oid));
-        if is_wanted && !self.rounds.progress.knows(described.oid) {
-            // It was added just now.
-            self.look_for_tables(side).await?;
-        }
+        let oid = described.oid;
         let relation = self.catalog.relation(side, described, is_altered).await?;
         self.log.know(relation);
-        Ok(())
+        self.meet(side, oid).await
     }
 
     /// A truncation goes alone: what was before it is durable when it is handed over, and it is before anything that follows. For it is of no key,
@@ -292,10 +270,7 @@ impl Stream {
         let moved = side.query("select pg_replication_slot_advance($1, $2)", &[slot, &to]).await;
         self.advanced = Instant::now();
         match moved {
-            Ok(_) => {
-                self.confirmed = end;
-                self.outbox.passes(CONFIRMED)?;
-            }
+            Ok(_) => self.confirmed = end,
             // Somebody holds it; that is told when it is followed.
             Err(error) if error.code().is_some_and(|code| code.code() == "55006") => {}
             Err(error) => return Err(failed(&format!("moving the slot {slot} to {end}"), error)),
@@ -316,6 +291,28 @@ impl Stream {
     pub(super) fn partition(&self) -> &str {
         &self.partition
     }
+}
+
+/// Takes what happened to a row of a table that is still being read, or a row that is not whole.
+async fn take_held(progress: &mut Progress, happened: &Happened<'_>, outbox: &mut Outbox, lsn: Lsn) -> Result {
+    let [first, second] = rounds::leave_out(progress, happened).await?;
+    if let Some(first) = first {
+        outbox.chunk().push(&first).map_err(|why| broken(lsn, &why))?;
+    }
+    let Some(second) = second else { return Ok(()) };
+    let taken = match &happened.refused {
+        None => outbox.chunk().push(&second),
+        Some(why) => match rounds::read_again(progress, &second).await {
+            Ok(()) => {
+                outbox.set_tables(progress.tables());
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Retry => return Err(error),
+            // Nobody can tell which row it is.
+            Err(_) => outbox.chunk().refuse(&second, why),
+        },
+    };
+    taken.map_err(|why| broken(lsn, &why))
 }
 
 pub(super) fn broken(lsn: Lsn, why: &str) -> Error {

@@ -1,5 +1,8 @@
 //! Slots of real servers: what is read, what is refused, what a restart finds.
 
+mod refused;
+mod rows;
+mod snapshot;
 mod support;
 
 use highwater_operators::Operation;

@@ -16,7 +16,7 @@ fn read(log: &mut Log, messages: &[(u64, Vec<u8>)]) -> Result<(Vec<Change>, Vec<
     for (lsn, message) in messages {
         let read = log.read(message)?;
         match log.take(Lsn(*lsn), read, message)? {
-            Heard::Row(happened) => happened.write(Kept { first: true, second: true, is_again: false }, &mut chunk)?,
+            Heard::Row(happened) => happened.write(&mut chunk)?,
             Heard::Truncate(tables, _) => told.push(format!("truncate {}", tables.len())),
             Heard::Message { prefix, .. } => told.push(String::from_utf8_lossy(prefix).into_owned()),
             Heard::End => told.push(format!("end {}", log.end())),

@@ -7,7 +7,7 @@ mod slot;
 use highwater_operators::postgres::Connection;
 use highwater_operators::{Error, Result};
 
-pub(super) use self::publication::{Published, must_have_all};
+pub(super) use self::publication::Published;
 pub(super) use self::slot::{Slot, holder};
 use super::lsn::Lsn;
 use super::token::{Identity, Place};
@@ -52,8 +52,16 @@ pub(super) fn must_continue(found: &Found, place: &Place, description: &Descript
     server::must_be(&found.identity, &place.identity, description)?;
     let Some(slot) = &found.slot else { return Err(slot::is_missing(&description.slot, place.end)) };
     slot.must_be_behind(&description.slot, place.end)?;
-    let Some(published) = &found.published else { return Err(publication::is_missing(description, true)) };
-    published.must_be(place, description)
+    publication::must_be(found.published.as_ref(), place, description)
+}
+
+/// Refuses to go on where something that was published is not any more.
+pub(super) async fn must_publish(connection: &Connection, found: &Found, place: &Place, description: &Description) -> Result {
+    publication::must_be(found.published.as_ref(), place, description)?;
+    match &found.published {
+        Some(published) => publication::must_have_all(connection, published, place, description).await,
+        None => Ok(()),
+    }
 }
 
 /// Refuses a slot that was moved beyond `end`.

@@ -177,20 +177,21 @@ pub(super) async fn make(connection: &Connection, description: &Description, pub
     })
 }
 
-impl Published {
-    /// Refuses to go on where something else is published than was before: what is missing was not sent.
-    pub(super) fn must_be(&self, place: &Place, description: &Description) -> Result {
-        let name = quote(description.publication());
-        if self.definition != place.publication {
-            return Err(Error::stop(format!(
-                "the publication {name} publishes something else than when the checkpoint was made (now: {}): kinds of changes, rows or columns were \
-                 added or left out. Alter it back, or: {RESNAPSHOT}",
-                self.shown
-            )));
-        }
-        Ok(())
+/// Refuses to go on where something else is published than was before: what is missing was not sent.
+pub(super) fn must_be(published: Option<&Published>, place: &Place, description: &Description) -> Result {
+    let Some(published) = published else { return Err(is_missing(description, true)) };
+    let name = quote(description.publication());
+    if published.definition != place.publication {
+        return Err(Error::stop(format!(
+            "the publication {name} publishes something else than when the checkpoint was made (now: {}): kinds of changes, rows or columns were \
+             added or left out. Alter it back, or: {RESNAPSHOT}",
+            published.shown
+        )));
     }
+    Ok(())
+}
 
+impl Published {
     pub(in super::super) fn has(&self, oid: u32) -> bool {
         self.tables.iter().any(|table| table.oid == oid)
     }
@@ -204,7 +205,7 @@ async fn still_there(connection: &Connection, oids: &[u32]) -> Result<Vec<(u32, 
 }
 
 /// Refuses to go on where a table was taken out of the publication: what happened to it since was not sent.
-pub(in super::super) async fn must_have_all(
+pub(super) async fn must_have_all(
     connection: &Connection,
     published: &Published,
     place: &Place,

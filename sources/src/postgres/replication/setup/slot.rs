@@ -15,7 +15,6 @@ pub(in super::super) struct Slot {
     kind: String,
     database: Option<u32>,
     is_temporary: bool,
-    pub active_pid: Option<i32>,
     /// From here on the server keeps its log.
     pub restart: Option<Lsn>,
     /// Up to here it was confirmed.
@@ -24,7 +23,7 @@ pub(in super::super) struct Slot {
     invalidated: Option<String>,
 }
 
-const SLOT: &str = "select plugin::text, slot_type, datoid, temporary, active_pid, restart_lsn, confirmed_flush_lsn, wal_status, \
+const SLOT: &str = "select plugin::text, slot_type, datoid, temporary, restart_lsn, confirmed_flush_lsn, wal_status, \
      to_jsonb(s) ->> 'invalidation_reason' from pg_replication_slots s where slot_name = $1";
 
 pub(super) async fn look(connection: &Connection, name: &str) -> Result<Option<Slot>> {
@@ -34,11 +33,10 @@ pub(super) async fn look(connection: &Connection, name: &str) -> Result<Option<S
         kind: row.get(1),
         database: row.get(2),
         is_temporary: row.get(3),
-        active_pid: row.get(4),
-        restart: row.get::<_, Option<PgLsn>>(5).map(|lsn| Lsn(lsn.into())),
-        confirmed: Lsn(row.get::<_, Option<PgLsn>>(6).map_or(0, u64::from)),
-        wal_status: row.get(7),
-        invalidated: row.get(8),
+        restart: row.get::<_, Option<PgLsn>>(4).map(|lsn| Lsn(lsn.into())),
+        confirmed: Lsn(row.get::<_, Option<PgLsn>>(5).map_or(0, u64::from)),
+        wal_status: row.get(6),
+        invalidated: row.get(7),
     }))
 }
 

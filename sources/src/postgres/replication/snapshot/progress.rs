@@ -16,7 +16,7 @@ use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 use super::super::relation::Relation;
 use super::super::token::{Parts, Range, TableProgress};
 use super::key::TableKey;
-use super::{ranges, session};
+use super::{Kind, Page, ranges, session};
 
 /// What its connection is for.
 const ASKS: &str = "snapshot (what was read)";
@@ -66,25 +66,29 @@ impl Progress {
         self.tables.values().all(|table| table.parts == Parts::Done)
     }
 
-    /// Whether no table was read to its end.
-    pub(in super::super) fn reads_all(&self) -> bool {
-        self.tables.values().all(|table| table.parts != Parts::Done)
-    }
-
     /// Whether the table was planned at all.
     pub(in super::super) fn knows(&self, table: u32) -> bool {
         self.tables.contains_key(&table)
     }
 
-    /// A table is further on, or new.
+    /// Rows were read, and are handed over.
+    pub(in super::super) fn take(&mut self, page: &Page) {
+        let (oid, piece) = match &page.0 {
+            Kind::Rows(piece) => (piece.table.relation.oid, Some(piece)),
+            Kind::Gone(oid) => (*oid, None),
+        };
+        let Some(table) = self.tables.get_mut(&oid) else { return };
+        table.how = None;
+        match piece {
+            Some(piece) => ranges::advance(&mut table.parts, &piece.range, piece.read_to.clone()),
+            None => table.parts = Parts::Done,
+        }
+    }
+
+    /// What is known of a table, in place of what was.
     pub(in super::super) fn advance(&mut self, table: TableProgress) {
         let key = self.tables.remove(&table.oid).and_then(|table| table.key);
         self.tables.insert(table.oid, Table { parts: table.parts, key, how: None });
-    }
-
-    /// Forgets the others: they are not published any more.
-    pub(in super::super) fn keep(&mut self, mut is_kept: impl FnMut(u32) -> bool) {
-        self.tables.retain(|oid, _| is_kept(*oid));
     }
 
     /// How far all tables are.

@@ -21,8 +21,6 @@ const TELL_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Exported {
     /// Transactions that commit before it are in the snapshot, and no others.
     pub point: Lsn,
-    /// When it was made, by the server's clock.
-    pub time_ms: i64,
     name: String,
     _session: Walsender,
 }
@@ -78,9 +76,7 @@ impl Exported {
             ));
         };
         let point: Lsn = point.parse().map_err(Error::stop)?;
-        let now = "select (extract(epoch from clock_timestamp()) * 1000)::int8";
-        let time_ms = watch.query_one(now, &[]).await.map_err(|error| failed("asking for the time", error))?.get(0);
-        Ok(Exported { point, time_ms, name, _session: walsender })
+        Ok(Exported { point, name, _session: walsender })
     }
 
     /// Takes the snapshot over in a transaction that reads.

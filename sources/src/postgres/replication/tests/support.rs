@@ -94,6 +94,15 @@ impl Reading {
         }
     }
 
+    /// Reads some times, and nothing is there.
+    pub(super) fn nothing_comes(&mut self) {
+        let before = self.found.changes.len();
+        for _ in 0..5 {
+            self.step().unwrap();
+        }
+        assert_eq!(self.found.changes.len(), before, "something has come");
+    }
+
     /// Reads until it ends, and says why.
     pub(super) fn error(&mut self) -> String {
         let began = Instant::now();
