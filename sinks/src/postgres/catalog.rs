@@ -86,7 +86,7 @@ impl Layout {
             let (category, base): (&str, &str) = (row.get(2), row.get(3));
             let form = match (category, base) {
                 (_, "json" | "jsonb") => Form::Json,
-                ("A", _) => Form::List,
+                ("A", list) => Form::List { json: matches!(list, "_json" | "_jsonb") },
                 _ => Form::Plain,
             };
             Found {

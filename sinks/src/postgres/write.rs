@@ -12,7 +12,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::bookkeeping::Standing;
 use super::catalog::Layout;
-use super::fold::{Step, by_columns, fold};
+use super::fold::{Columns, Step, by_columns, fold};
 use super::mapping::{Source, follow, time};
 use super::sheet::{Cell, Column, Sheet};
 use super::{Deletes, Description, Mode, Open, values};
@@ -103,9 +103,11 @@ impl Layout {
                 if (!is_delete || self.key.contains(column))
                     && sheet.row(row)[*column] == Cell::Absent
                     && let Some(value) = follow(value.clone(), path)
-                    && value != Value::Unchanged
                 {
-                    sheet.set(row, *column, |to| values::write(&value, self.columns[*column].form, to));
+                    match value {
+                        Value::Unchanged => sheet.keep(row, *column),
+                        value => sheet.set(row, *column, |to| values::write(&value, self.columns[*column].form, to)),
+                    }
                 }
                 if !self.fields_repeat {
                     break;
@@ -126,8 +128,10 @@ impl Layout {
                 Source::Operation => text(change.operation().as_str()),
                 Source::Time => text(&time(change)),
             };
-            if let Some(value) = value.filter(|value| *value != Value::Unchanged) {
-                sheet.set(row, at, |to| values::write(&value, column.form, to));
+            match value {
+                None => {}
+                Some(Value::Unchanged) => sheet.keep(row, at),
+                Some(value) => sheet.set(row, at, |to| values::write(&value, column.form, to)),
             }
         }
         self.mark_row(sheet, row, change, is_delete);
@@ -200,7 +204,7 @@ impl Layout {
         sheet: &Sheet,
         rows: impl Iterator<Item = usize>,
     ) -> Written {
-        for (columns, rows) in by_columns(sheet, rows) {
+        for (Columns { given: columns, .. }, rows) in by_columns(sheet, rows) {
             let sql = format!("copy {} ({}) from stdin", self.table, self.names(&columns));
             let copy = within.copy_in(&sql).await?;
             let mut copy = Box::pin(copy);
@@ -255,13 +259,8 @@ impl Layout {
     }
 
     /// Puts rows, those with the same columns together.
-    async fn put(
-        &self,
-        within: &tokio_postgres::Transaction<'_>,
-        sheet: &Sheet,
-        put: BTreeMap<Vec<usize>, Vec<usize>>,
-    ) -> Written {
-        for (columns, rows) in put {
+    async fn put(&self, within: &tokio_postgres::Transaction<'_>, sheet: &Sheet, put: BTreeMap<Columns, Vec<usize>>) -> Written {
+        for (Columns { given: columns, kept }, rows) in put {
             let set = columns.iter().filter(|column| !self.key.contains(column)).map(|column| {
                 let name = &self.columns[*column].name;
                 format!("{name} = excluded.{name}")
@@ -269,12 +268,19 @@ impl Layout {
             let set: Vec<String> = set.collect();
             let update = if set.is_empty() { "nothing".to_owned() } else { format!("update set {}", set.join(", ")) };
             let over = columns.iter().any(|column| self.columns[*column].is_always_generated);
+            let mut given = self.rows(&columns);
+            let mut names = self.names(&columns);
+            if !kept.is_empty() {
+                // What is kept is read from the row that is there: a column that must not be null has to be named.
+                let old: Vec<String> = kept.iter().map(|column| format!("t.{}", self.columns[*column].name)).collect();
+                let on = self.on_key();
+                given = format!("select given.*, {} from ({given}) given left join {} t on {on}", old.join(", "), self.table);
+                names = format!("{names}, {}", self.names(&kept));
+            }
             let sql = format!(
-                "insert into {} ({}) {} {} on conflict ({}) do {update}",
+                "insert into {} ({names}) {} {given} on conflict ({}) do {update}",
                 self.table,
-                self.names(&columns),
                 if over { "overriding system value" } else { "" },
-                self.rows(&columns),
                 self.names(&self.key),
             );
             Self::execute(within, &sql, sheet, &rows, &columns).await?;

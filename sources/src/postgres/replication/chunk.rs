@@ -133,7 +133,7 @@ impl Chunk {
         out.extend_from_slice(table);
         out[key_start..].rotate_left(key_length);
         let table_end = id_end + table.len();
-        let key_end = has_key.then(|| out.len());
+        let key_end = has_key.then_some(out.len());
         let before_end = match event.before {
             Before::Nothing | Before::Filling(_) => None,
             Before::Key(row) => {

@@ -88,6 +88,7 @@ struct Description {
     snapshot_connections: u32,
     snapshot_page: u32,
     heartbeat: Duration,
+    catches_up: bool,
     on_reject: OnReject,
     after_failover: Option<u32>,
 }
@@ -126,6 +127,7 @@ impl PostgresReplication {
             snapshot_connections: SNAPSHOT_CONNECTIONS,
             snapshot_page: SNAPSHOT_PAGE,
             heartbeat: HEARTBEAT,
+            catches_up: true,
             on_reject: OnReject::default(),
             after_failover: None,
         }))
@@ -181,6 +183,11 @@ impl PostgresReplication {
     /// some bytes in the log, and needs no table.
     pub fn heartbeat(self, every: Duration) -> Self {
         self.with(|description| description.heartbeat = every.max(Duration::from_millis(1)))
+    }
+
+    /// Never reads in batches what is far behind, however long following takes for it: for a server that must not be asked by SQL.
+    pub fn only_follow(self) -> Self {
+        self.with(|description| description.catches_up = false)
     }
 
     /// What becomes of a row that cannot be made a change. Default: it is parked, and reading goes on.

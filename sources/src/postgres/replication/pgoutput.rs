@@ -35,7 +35,7 @@ pub(super) enum Message<'a> {
         relations: Vec<u32>,
     },
     /// What somebody wrote into the log.
-    Message {
+    Emitted {
         in_transaction: bool,
         lsn: Lsn,
         prefix: &'a [u8],
@@ -150,7 +150,7 @@ pub(super) fn read<'a>(message: &'a [u8], cells: &mut Cells) -> Result<Message<'
             let (in_transaction, lsn) = (bytes.byte()? & 1 == 1, Lsn(bytes.u64()?));
             let prefix = bytes.name()?;
             let length = bytes.u32()? as usize;
-            Message::Message { in_transaction, lsn, prefix, content: bytes.take(length)? }
+            Message::Emitted { in_transaction, lsn, prefix, content: bytes.take(length)? }
         }
         // They hold names of the user's; where they end is where the message does.
         b'O' | b'Y' => return Ok(Message::Other),

@@ -119,7 +119,7 @@ impl Begin {
         }
         stream.tend(&side).await?;
         loop {
-            if stream.follows_until <= Instant::now() {
+            if self.description.catches_up && stream.follows_until <= Instant::now() {
                 stream.catch_up(&side).await?;
             }
             stream.follow(&side).await?;
@@ -175,7 +175,7 @@ impl Stream {
     /// Takes a message of the log, and hands over what was read when it is enough.
     pub(super) async fn hear(&mut self, side: &Connection, lsn: Lsn, message: Message<'_>, text: &[u8]) -> Result {
         match message {
-            Message::Begin { commit: place, .. } | Message::Message { in_transaction: false, lsn: place, .. }
+            Message::Begin { commit: place, .. } | Message::Emitted { in_transaction: false, lsn: place, .. }
                 if self.rounds.point().is_some() =>
             {
                 self.stand_at(place).await?;

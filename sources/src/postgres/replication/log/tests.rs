@@ -134,8 +134,16 @@ fn what_is_no_row_is_told() {
     ];
     let mut log = log(ReplicaIdentity::Default);
     let (_, told) = read(&mut log, &messages).unwrap();
-    assert_eq!(told, ["note", "end 0/121", "within", "truncate 2", "end 0/208"]);
+    assert_eq!(told, ["note", "end 0/120", "within", "truncate 2", "end 0/208"]);
     assert!(log.reach(Lsn(0x300)) && !log.reach(Lsn(0x300)) && log.end() == Lsn(0x300));
+}
+
+#[test]
+fn a_commit_that_stands_where_a_message_ends_is_not_passed_over() {
+    let message = (0x200, Made::of(b'M').byte(0).u64(0x200).name(HEARTBEAT_PREFIX).u32(0).0);
+    let mut log = log(ReplicaIdentity::Default);
+    let (changes, told) = read(&mut log, &[message, begin(0x200), insert(0x150, "1"), commit(0x200)]).unwrap();
+    assert_eq!((ids(&changes), told), (vec!["200/150/0"], vec!["end 0/200".to_owned(), "end 0/208".to_owned()]));
 }
 
 #[test]

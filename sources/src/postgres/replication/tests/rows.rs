@@ -154,3 +154,53 @@ fn messages_are_changes_and_what_shares_a_place_is_told_apart() {
     assert_eq!(ids.len(), 42 + 301);
     let _ = std::fs::remove_file(copied.to_string());
 }
+
+/// A message's place is where it ends, and that is where the commit stands that follows it.
+#[test]
+fn a_transaction_that_commits_right_behind_a_message_is_read() {
+    let database = orders();
+    let source = slot(&database).snapshot(Snapshot::Never).tables(["orders"]);
+    let reading = reading(&database, "orders");
+    let begun = reading.found.token.clone();
+    reading.end();
+    for n in 0..20 {
+        let sql = format!(
+            "begin; insert into orders values ({n}, 'x', 1); select pg_logical_emit_message(false, 'highwater', ''); commit"
+        );
+        database.sql(&sql).unwrap();
+    }
+    for source in [source.clone(), source.only_follow()] {
+        let mut reading = Reading::start(&source, begun.as_ref()).unwrap();
+        reading.until("all are read", |found| found.changes.len() == 20);
+        reading.until_idle();
+        assert_eq!(reading.end().len(), 20);
+    }
+}
+
+/// Goal: a transaction is never collected, and a token within it continues within it. Method: one of many chunks, begun again in its midst.
+#[test]
+fn a_large_transaction_is_handed_over_in_pieces() {
+    let database = orders();
+    let source = slot(&database).snapshot(Snapshot::Never).tables(["orders"]);
+    let reading = reading(&database, "orders");
+    let begun = reading.found.token.clone();
+    reading.end();
+    database.sql("begin; insert into orders select n, 's', n from generate_series(1, 20000) n; delete from orders where id = 3; commit").unwrap();
+    for source in [source.clone(), source.only_follow()] {
+        let mut whole = Reading::start(&source, begun.as_ref()).unwrap();
+        let mut tokens = Vec::new();
+        whole.until("all of it is read", |found| {
+            tokens.extend(found.token.clone().map(|token| (token, found.changes.len())));
+            found.changes.len() == 20_001
+        });
+        let changes = whole.end();
+        let within = |token: &ResumeToken| token::read(&token.detail).unwrap().within.map(|(_, read)| read as usize);
+        let inside: Vec<_> = tokens.iter().filter(|(token, _)| within(token).is_some()).collect();
+        assert!(inside.len() > 10, "only {} pieces", inside.len());
+        assert!(inside.iter().all(|(token, read)| within(token) == Some(*read)));
+        let (token, read) = inside[inside.len() / 2];
+        let mut rest = Reading::start(&source, Some(token)).unwrap();
+        rest.until("the rest is read", |found| found.changes.len() + read >= 20_001);
+        assert_eq!(rest.end(), changes[*read..]);
+    }
+}
