@@ -59,6 +59,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Connections that read a snapshot.
 const SNAPSHOT_CONNECTIONS: u32 = 2;
+/// Rows of a page of it at most.
+const SNAPSHOT_PAGE: u32 = 65_536;
 
 /// Tables of a Postgres database, by logical replication. See the [module](self) for what it guarantees.
 #[derive(Clone, Debug)]
@@ -85,6 +87,7 @@ struct Description {
     snapshot: Snapshot,
     without_snapshot: Vec<Result<Table, String>>,
     snapshot_connections: u32,
+    snapshot_page: u32,
     heartbeat: Duration,
     catches_up: bool,
     on_reject: OnReject,
@@ -123,6 +126,7 @@ impl PostgresReplication {
             snapshot: Snapshot::default(),
             without_snapshot: Vec::new(),
             snapshot_connections: SNAPSHOT_CONNECTIONS,
+            snapshot_page: SNAPSHOT_PAGE,
             heartbeat: HEARTBEAT,
             catches_up: true,
             on_reject: OnReject::default(),
@@ -169,6 +173,11 @@ impl PostgresReplication {
     /// Connections that read rows that are there (2; at least 1).
     pub fn snapshot_connections(self, connections: u32) -> Self {
         self.with(|description| description.snapshot_connections = connections.max(1))
+    }
+
+    /// Rows of a page of a snapshot at most (65,536; at least 1). A page is smaller where rows are large.
+    pub fn snapshot_page(self, rows: u32) -> Self {
+        self.with(|description| description.snapshot_page = rows.max(1))
     }
 
     /// How often an idle slot is moved on, so that the server need not keep the log that other databases write (10 s). It costs a message of

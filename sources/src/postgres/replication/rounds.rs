@@ -17,8 +17,6 @@ use super::stream::{Stream, broken};
 use super::token::{Parts, TableProgress};
 use super::{Description, Snapshot, Wanted};
 
-/// Rows of a page of a snapshot at most.
-const PAGE: u32 = 8192;
 /// The stream stands still until a snapshot has its point. While it runs beside others not for longer than this: it goes on, and that is tried
 /// again after a while.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -67,7 +65,8 @@ impl Stream {
         let url = self.description.url()?;
         let connections = self.description.snapshot_connections as usize;
         let publication = self.description.publication().to_owned();
-        self.rounds.options = Some(Options { url: url.clone(), publication, connections, page_rows: PAGE });
+        self.rounds.options =
+            Some(Options { url: url.clone(), publication, connections, page_rows: self.description.snapshot_page });
         self.rounds.round = None;
         let Some(published) = &found.published else { return Ok(()) };
         let is_named = matches!(self.description.wanted, Wanted::Tables(_));
@@ -186,7 +185,7 @@ impl Stream {
             }
             self.check_rejected()?;
             if let Some(progress) = &mut self.rounds.progress {
-                progress.advance(page.progress);
+                progress.take(&page);
             }
             self.outbox.set_tables(self.rounds.tables());
             self.hand_over().await?;

@@ -22,7 +22,6 @@ mod round;
 mod session;
 mod table;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,7 +80,6 @@ pub(super) async fn plan(options: &Options, tables: &[u32]) -> Result<Vec<TableP
 pub(super) struct Round {
     /// Its point: all transactions that commit before it are in the snapshot, and no others.
     pub point: Lsn,
-    tables: BTreeMap<u32, TableProgress>,
     /// Tables that are not published any more.
     gone: Vec<u32>,
     pieces: mpsc::Receiver<Result<Piece>>,
@@ -90,21 +88,27 @@ pub(super) struct Round {
 }
 
 /// Rows of a table, to be handed over at the round's point.
-pub(super) struct Page {
-    /// How far the table was read with these rows.
-    pub progress: TableProgress,
-    piece: Option<Piece>,
+pub(super) struct Page(Kind);
+
+enum Kind {
+    Rows(Piece),
+    /// The table is not published any more: nothing more is read of it.
+    Gone(u32),
 }
 
 impl Page {
-    /// The table as it is published. `None`: it is not, or not any more.
+    /// The table as it is published.
     pub(super) fn relation(&self) -> Option<&Relation> {
-        self.piece.as_ref().map(|piece| &piece.table.relation)
+        match &self.0 {
+            Kind::Rows(piece) => Some(&piece.table.relation),
+            Kind::Gone(_) => None,
+        }
     }
 
     /// The rows.
     pub(super) fn rows(&self) -> impl Iterator<Item = Values<'_>> {
-        self.piece.iter().flat_map(|piece| (0..piece.rows.count()).filter_map(|row| piece.rows.get(row)))
+        let piece = if let Kind::Rows(piece) = &self.0 { Some(piece) } else { None };
+        piece.into_iter().flat_map(|piece| (0..piece.rows.count()).filter_map(|row| piece.rows.get(row)))
     }
 }
 
@@ -141,24 +145,15 @@ impl Round {
             tasks.spawn(pages::read(reader, work.clone(), out.clone()));
         }
         let point = exported.point;
-        let tables = tables.iter().map(|table| (table.oid, table.clone())).collect();
-        Ok(Round { point, tables, gone: found.gone, pieces, _readers: tasks })
+        Ok(Round { point, gone: found.gone, pieces, _readers: tasks })
     }
 
     /// The next rows; `None` when the round is over.
     pub(super) async fn next(&mut self) -> Result<Option<Page>> {
         if let Some(oid) = self.gone.pop() {
-            let progress = TableProgress { oid, parts: Parts::Done };
-            self.tables.insert(oid, progress.clone());
-            return Ok(Some(Page { progress, piece: None }));
+            return Ok(Some(Page(Kind::Gone(oid))));
         }
-        let Some(piece) = self.pieces.recv().await.transpose()? else { return Ok(None) };
-        let oid = piece.table.relation.oid;
-        let Some(table) = self.tables.get_mut(&oid) else {
-            return Err(Error::stop("rows of a table came that nobody asked for"));
-        };
-        ranges::advance(&mut table.parts, &piece.range, piece.read_to.clone());
-        Ok(Some(Page { progress: table.clone(), piece: Some(piece) }))
+        Ok(self.pieces.recv().await.transpose()?.map(|piece| Page(Kind::Rows(piece))))
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) struct Job {
 pub(super) struct Piece {
     pub table: Arc<Published>,
     pub rows: Rows,
-    /// The range as it was before any of its rows were read in this round.
+    /// The range as it was before these rows were read.
     pub range: Range,
     /// How far it was read with this; `None`: to its end.
     pub read_to: Option<Vec<String>>,
@@ -150,8 +150,9 @@ impl Reading<'_> {
         let Some(key) = key else {
             return Err(Error::stop(format!("reading {}: a row's key is NULL, or no UTF-8", self.table.name())));
         };
+        let is_taken = self.send(rows, Some(key.clone())).await;
         self.read_to = Some(key);
-        Ok(self.send(rows, self.read_to.clone()).await)
+        Ok(is_taken)
     }
 
     /// Hands over the last rows of the range.
@@ -164,7 +165,9 @@ impl Reading<'_> {
         // One piece is always let through, however large.
         let kilobytes = u32::try_from(rows.bytes() / 1024 + 1).unwrap_or(AHEAD_KB).min(AHEAD_KB);
         let Ok(room) = self.work.room.clone().acquire_many_owned(kilobytes).await else { return false };
-        let (table, range) = (self.table.clone(), self.range.clone());
+        let mut range = self.range.clone();
+        range.read_to = self.read_to.clone().or(range.read_to);
+        let table = self.table.clone();
         self.out.send(Ok(Piece { table, rows, range, read_to, _room: room })).await.is_ok()
     }
 }

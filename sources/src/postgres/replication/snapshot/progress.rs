@@ -16,7 +16,7 @@ use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 use super::super::relation::Relation;
 use super::super::token::{Parts, Range, TableProgress};
 use super::key::TableKey;
-use super::{ranges, session};
+use super::{Kind, Page, ranges, session};
 
 /// What its connection is for.
 const ASKS: &str = "snapshot (what was read)";
@@ -71,7 +71,21 @@ impl Progress {
         self.tables.contains_key(&table)
     }
 
-    /// A table is further on, or new.
+    /// Rows were read, and are handed over.
+    pub(in super::super) fn take(&mut self, page: &Page) {
+        let (oid, piece) = match &page.0 {
+            Kind::Rows(piece) => (piece.table.relation.oid, Some(piece)),
+            Kind::Gone(oid) => (*oid, None),
+        };
+        let Some(table) = self.tables.get_mut(&oid) else { return };
+        table.how = None;
+        match piece {
+            Some(piece) => ranges::advance(&mut table.parts, &piece.range, piece.read_to.clone()),
+            None => table.parts = Parts::Done,
+        }
+    }
+
+    /// What is known of a table, in place of what was.
     pub(in super::super) fn advance(&mut self, table: TableProgress) {
         let key = self.tables.remove(&table.oid).and_then(|table| table.key);
         self.tables.insert(table.oid, Table { parts: table.parts, key, how: None });

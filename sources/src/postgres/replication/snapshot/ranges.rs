@@ -19,11 +19,10 @@ pub(super) fn only(range: &Range) -> Option<&Key> {
     range.above.as_ref().filter(|above| Some(*above) == range.up_to.as_ref())
 }
 
-/// A range was read up to this key, or to its end.
-pub(super) fn advance(parts: &mut Parts, range: &Range, read_to: Option<Key>) {
+/// A range was read further, up to this key or to its end. Does nothing if the range is not as it was before: rows of it were wanted again meanwhile.
+pub(super) fn advance(parts: &mut Parts, before: &Range, read_to: Option<Key>) {
     let Parts::Ranges(ranges) = parts else { return };
-    let is_it = |other: &Range| other.above == range.above && other.up_to == range.up_to;
-    let Some(at) = ranges.iter().position(is_it) else { return };
+    let Some(at) = ranges.iter().position(|range| range == before) else { return };
     match read_to {
         Some(key) => ranges[at].read_to = Some(key),
         None => _ = ranges.remove(at),
@@ -86,8 +85,10 @@ mod tests {
         let Parts::Ranges(now) = &parts else { panic!("{parts:?}") };
         assert!(!is_untouched(now));
         assert_eq!((from(&now[0]), from(&now[1])), (None, key("p").as_ref()));
-        // The same range, as it was when the round began.
+        // Read to the end from where it was before, not from where it is.
         advance(&mut parts, &ranges[1], None);
+        assert_ne!(parts, Parts::Ranges(vec![ranges[0].clone()]));
+        advance(&mut parts, &Range { read_to: Some(vec!["p".into()]), ..ranges[1].clone() }, None);
         assert_eq!(parts, Parts::Ranges(vec![ranges[0].clone()]));
         advance(&mut parts, &ranges[0], None);
         assert_eq!(parts, Parts::Done);

@@ -19,7 +19,8 @@ pub(super) struct Published {
 }
 
 /// The table and the publication's filter. Children of a plain table are published by themselves, partitions of a published root as the root's rows.
-const TABLE: &str = "select n.nspname::text, c.relname::text, c.relkind = 'p', to_jsonb(p) ->> 'rowfilter' from pg_class c join pg_namespace n on n.oid = c.relnamespace \
+const TABLE: &str = "select n.nspname::text, c.relname::text, c.relkind = 'p', to_jsonb(p) ->> 'rowfilter', c.relreplident in ('f', 'n') \
+     from pg_class c join pg_namespace n on n.oid = c.relnamespace \
      join pg_publication_tables p on p.pubname = $2 and p.schemaname = n.nspname and p.tablename = c.relname \
      where c.oid = $1 and c.relkind in ('r', 'p')";
 
@@ -63,10 +64,17 @@ impl Published {
         };
         let places = key.columns.iter().map(|column| place(&column.name)).collect::<Result<Vec<usize>>>()?;
         let table_name = format!("{}.{}", quote(&schema), quote(&name));
+        let columns_sql = columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
+        let mut relation = Relation::new(table, schema, name, ReplicaIdentity::Default, columns);
+        if row.get(4) {
+            // As for the stream, which hears of no key then.
+            let names: Vec<String> = key.columns.iter().map(|column| column.name.clone()).collect();
+            relation = relation.with_key(&names);
+        }
         Ok(Some(Published {
-            columns: columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", "),
+            columns: columns_sql,
             from: if is_partitioned { table_name } else { format!("only {table_name}") },
-            relation: Relation::new(table, schema, name, ReplicaIdentity::Default, columns),
+            relation,
             key,
             places,
             filter,

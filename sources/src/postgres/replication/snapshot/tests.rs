@@ -34,10 +34,16 @@ fn texts(page: &Page) -> Vec<Vec<Option<String>>> {
 }
 
 /// All rows of a round, and how far its tables are after it.
-async fn all(mut round: Round) -> (Vec<Vec<Option<String>>>, Vec<TableProgress>) {
-    let mut rows = Vec::new();
+async fn all(
+    options: &Options,
+    tables: &[TableProgress],
+    limit: Option<Duration>,
+) -> (Vec<Vec<Option<String>>>, Vec<TableProgress>) {
+    let mut round = Round::begin(options, tables, limit).await.unwrap();
+    let (mut rows, mut progress) = (Vec::new(), Progress::new(&options.url, tables));
     while let Some(page) = round.next().await.unwrap() {
         rows.extend(texts(&page));
+        progress.take(&page);
     }
-    (rows, round.tables.into_values().collect())
+    (rows, progress.tables())
 }

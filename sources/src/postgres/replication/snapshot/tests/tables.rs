@@ -7,7 +7,7 @@ fn read(database: &Database, table: &str) -> Vec<Vec<Option<String>>> {
     runtime().block_on(async {
         let options = options(database, 100);
         let table = planned(&options, database, table).await;
-        let (mut rows, after) = all(Round::begin(&options, &[table], None).await.unwrap()).await;
+        let (mut rows, after) = all(&options, &[table], None).await;
         assert_eq!(after[0].parts, Parts::Done);
         rows.sort();
         rows
