@@ -134,8 +134,11 @@ impl Case {
             self.publish_late();
         }
         writers.end();
-        // What was not passed by now will not be.
-        let crashed = run.ended();
+        // Until it crashes, or all is done without.
+        let (began, mut crashed) = (Instant::now(), run.ended());
+        while crashed.is_none() && began.elapsed() < DEADLINE && !self.differences().is_empty() {
+            crashed = run.ended();
+        }
         self.crashes += usize::from(crashed.is_some());
         let ended = crashed.unwrap_or_else(|| {
             control.stop();
@@ -204,7 +207,7 @@ fn crash_and_resume(server: &Server, seed: u64) -> usize {
         &[failpoint::READER_SENT, failpoint::SAVE_COMMITTED, failpoint::TRANSACTION_COMMITTED, failpoint::SNAPSHOT_PAGE],
     ]
     .concat();
-    for phase in 0..5 {
+    for phase in 0..4 {
         let place = *places.choose(&mut case.rng).unwrap();
         case.crash(phase, place);
     }
@@ -214,7 +217,7 @@ fn crash_and_resume(server: &Server, seed: u64) -> usize {
 #[test]
 fn whatever_crashes_the_target_is_as_the_source() {
     let server = highwater::operators::testing::postgres::Settings::default().fast().start().unwrap();
-    let seeds: Vec<u64> = support::only_seed().map_or_else(|| (0..support::seeds(5)).collect(), |seed| vec![seed]);
+    let seeds: Vec<u64> = support::only_seed().map_or_else(|| (0..support::seeds(3)).collect(), |seed| vec![seed]);
     let mut crashes = 0;
     for seed in &seeds {
         println!("HIGHWATER_SEED={seed}");
