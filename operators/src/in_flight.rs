@@ -12,6 +12,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use crate::cluster::debts::Debts;
+use crate::halt::Halt;
 
 /// Buffers kept to be used again, and the length up to which one is kept.
 const SPARE_MAX: usize = 32;
@@ -30,6 +31,8 @@ pub struct InFlight {
     room: Condvar,
     /// What is owed to other processes, if there are any.
     debts: OnceLock<Arc<Debts>>,
+    /// What ends the process: sources have nothing else of it than this window.
+    halt: OnceLock<Arc<Halt>>,
 }
 
 impl InFlight {
@@ -45,12 +48,23 @@ impl InFlight {
             lock: Mutex::new(()),
             room: Condvar::new(),
             debts: OnceLock::new(),
+            halt: OnceLock::new(),
         })
     }
 
     /// Sets the limit in units, once it is known how many actions there are.
     pub fn set_units_max(&self, units_max: u64) {
         self.units_max.store(units_max.max(1), Ordering::Release);
+    }
+
+    /// Says what ends the process.
+    pub fn ends_with(&self, halt: &Arc<Halt>) {
+        let _ = self.halt.set(halt.clone());
+    }
+
+    /// Passes a failpoint of a source. `true`: the process has crashed here and the caller does nothing more.
+    pub fn passes(&self, failpoint: &str) -> bool {
+        self.halt.get().is_some_and(|halt| halt.passes(failpoint))
     }
 
     /// Whether a source may read on. Something is always admitted into an empty window, however large it is.

@@ -9,7 +9,8 @@ use crate::json::plain_until;
 
 /// A row of a change, or of a lookup. Cheap to copy; borrows from the change.
 ///
-/// A row answers alike whatever it is made of. *Absent* (no such row, or no such field), *null* and a value are three things.
+/// A row answers alike whatever it is made of. *Absent* (no such row, or no such field), *null*, *unchanged* (a value that the source did not
+/// send, for it is as it was) and a value are four things.
 ///
 /// ```
 /// use highwater_operators::row::{Row, Value};
@@ -27,6 +28,8 @@ pub struct Row<'a>(Form<'a>);
 enum Form<'a> {
     Absent,
     Json(&'a [u8]),
+    /// An object, and the names of fields that it lacks because they are as they were.
+    Partial(&'a [u8], &'a [u8]),
     Fields(&'a Fields),
 }
 
@@ -35,6 +38,8 @@ enum Form<'a> {
 pub enum Value<'a> {
     /// The field is there and null.
     Null,
+    /// The field is there and as it was before the change; the source did not send what that is (a large value in Postgres).
+    Unchanged,
     /// A string, unescaped.
     Text(Cow<'a, str>),
     /// A number, a boolean, a list or an object, as it was written.
@@ -42,10 +47,10 @@ pub enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
-    /// The value as text: strings unescaped, everything else as it was written; `None` for null.
+    /// The value as text: strings unescaped, everything else as it was written; `None` for null, and for what is unchanged.
     pub fn text(self) -> Option<Cow<'a, str>> {
         match self {
-            Value::Null => None,
+            Value::Null | Value::Unchanged => None,
             Value::Text(text) => Some(text),
             Value::Other(text) => Some(Cow::Borrowed(text)),
         }
@@ -59,6 +64,25 @@ impl<'a> Row<'a> {
     /// A row from the text of one JSON object.
     pub fn json(object: &'a [u8]) -> Self {
         Row(Form::Json(object))
+    }
+
+    /// A row that lacks the fields of these names, a list of JSON strings, because they are as they were.
+    pub fn partial(object: &'a [u8], unchanged: &'a [u8]) -> Self {
+        Row(Form::Partial(object, unchanged))
+    }
+
+    /// The text of the object it is made of.
+    fn object(&self) -> Option<&'a [u8]> {
+        match self.0 {
+            Form::Json(object) | Form::Partial(object, _) => Some(object),
+            Form::Absent | Form::Fields(_) => None,
+        }
+    }
+
+    /// The names of the fields that are as they were, and are not in the row.
+    pub fn unchanged(&self) -> impl Iterator<Item = Cow<'a, str>> + use<'a> {
+        let names = if let Form::Partial(_, names) = self.0 { names } else { &[] };
+        Names { text: names, at: 0 }.map(unescape)
     }
 
     /// A row whose fields are already separated.
@@ -85,13 +109,13 @@ impl<'a> Row<'a> {
     /// Whether a field is there and has this value, as [`str`](Self::str) would give it. Costs less: what is compared need not be
     /// looked at as text.
     pub fn has(&self, field: &str, value: &str) -> bool {
-        match self.0 {
-            Form::Json(object) => match Walk::new(object).find(|(name, _)| is_name(name, field)) {
+        match self.object() {
+            Some(object) => match Walk::new(object).find(|(name, _)| is_name(name, field)) {
                 None | Some((_, [b'n', ..])) => false,
                 Some((_, [b'"', inner @ .., b'"'])) => is_name(inner, value),
                 Some((_, other)) => other == value.as_bytes(),
             },
-            _ => self.str(field).as_deref() == Some(value),
+            None => self.str(field).as_deref() == Some(value),
         }
     }
 
@@ -108,16 +132,16 @@ impl<'a> Row<'a> {
 
     /// Several fields of a JSON row as they are written, in one walk.
     pub fn pick_written<const N: usize>(&self, fields: [&str; N]) -> [Option<&'a str>; N] {
-        match self.0 {
-            Form::Json(object) => pick(object, fields, |value| std::str::from_utf8(value).unwrap_or_default()),
-            _ => [None; N],
+        match self.object() {
+            Some(object) => pick(object, fields, |value| std::str::from_utf8(value).unwrap_or_default()),
+            None => [None; N],
         }
     }
 
     /// Every field of a JSON row, with its value as it is written.
     pub fn each_written(&self) -> impl Iterator<Item = (Cow<'a, str>, &'a str)> {
-        let object = if let Form::Json(object) = self.0 { object } else { &[] };
-        Walk::new(object).map(|(name, value)| (unescape(name), std::str::from_utf8(value).unwrap_or_default()))
+        Walk::new(self.object().unwrap_or_default())
+            .map(|(name, value)| (unescape(name), std::str::from_utf8(value).unwrap_or_default()))
     }
 
     /// Several fields in one walk over the row, which ends at the last of them. Of a field that stands twice the first counts.
@@ -126,23 +150,33 @@ impl<'a> Row<'a> {
             Form::Absent => [const { None }; N],
             Form::Fields(row) => fields.map(|field| row.get(field)),
             Form::Json(object) => pick(object, fields, value_of),
+            Form::Partial(object, _) => {
+                let mut found = pick(object, fields, value_of);
+                if found.iter().any(Option::is_none) {
+                    for (slot, field) in found.iter_mut().zip(fields).filter(|(slot, _)| slot.is_none()) {
+                        *slot = self.unchanged().any(|name| name == field).then_some(Value::Unchanged);
+                    }
+                }
+                found
+            }
         }
     }
 
-    /// The row as the text of a JSON object, if it is made of one.
+    /// The row as the text of a JSON object, if it is made of one. What is unchanged is not in it.
     pub fn raw_json(&self) -> Option<&'a str> {
-        match self.0 {
-            Form::Json(object) => std::str::from_utf8(object).ok(),
-            _ => None,
-        }
+        std::str::from_utf8(self.object()?).ok()
     }
 
-    /// Every field with its value, in the order of the row.
+    /// Every field with its value, in the order of the row; what is unchanged comes last.
     pub fn to_vec(&self) -> Vec<(Cow<'a, str>, Value<'a>)> {
         match self.0 {
             Form::Absent => Vec::new(),
             Form::Fields(row) => row.iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect(),
-            Form::Json(object) => Walk::new(object).map(|(name, value)| (unescape(name), value_of(value))).collect(),
+            Form::Json(object) | Form::Partial(object, _) => {
+                let mut fields: Vec<_> = Walk::new(object).map(|(name, value)| (unescape(name), value_of(value))).collect();
+                fields.extend(self.unchanged().map(|name| (name, Value::Unchanged)));
+                fields
+            }
         }
     }
 }
@@ -316,6 +350,40 @@ impl<'a> Iterator for Walk<'a> {
     }
 }
 
+/// Walks over a list of JSON strings; what else stands in it ends the walk.
+struct Names<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Iterator for Names<'a> {
+    /// A name between its quotes, still escaped.
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        if !matches!(self.text.get(self.at)?, b'[' | b',') || self.text.get(self.at + 1)? != &b'"' {
+            return None;
+        }
+        let mut walk = Walk { text: self.text, at: self.at + 1 };
+        let start = walk.at + 1;
+        walk.skip_string();
+        self.at = walk.at;
+        self.text.get(start..self.at.checked_sub(1)?)
+    }
+}
+
+/// How long the list of JSON strings is that a text begins with; `None` if it begins with none.
+pub(crate) fn list_length(text: &[u8]) -> Option<usize> {
+    let mut names = Names { text, at: 0 };
+    let count = names.by_ref().count();
+    (count > 0 && text.get(names.at) == Some(&b']')).then_some(names.at + 1)
+}
+
+/// Whether a text is such a list and nothing else.
+pub(crate) fn is_list_of_names(text: &str) -> bool {
+    list_length(text.as_bytes()) == Some(text.len())
+}
+
 /// Whether a name, as it is written, is this field. Names with escapes are rare and cost more.
 fn is_name(name: &[u8], field: &str) -> bool {
     match name.contains(&b'\\') {
@@ -400,7 +468,7 @@ mod tests {
 
     fn json_of(value: Value<'_>) -> Json {
         match value {
-            Value::Null => Json::Null,
+            Value::Null | Value::Unchanged => Json::Null,
             Value::Text(text) => Json::from(text.into_owned()),
             Value::Other(raw) => serde_json::from_str(raw).unwrap(),
         }

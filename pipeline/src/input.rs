@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use highwater_sinks::JsonLinesFiles;
-#[cfg(feature = "postgres")]
-pub use highwater_sources::PostgresChangeLog;
 pub use highwater_sources::{Channel, Envelope, Feed, Generator, OnReject};
 use highwater_sources::{CsvChanges, CsvTable, JsonLinesSource};
+#[cfg(feature = "postgres")]
+pub use highwater_sources::{PostgresChangeLog, PostgresReplication, Snapshot};
 
 /// JSON lines: as a source, and as a sink.
 #[derive(Debug)]

@@ -53,9 +53,9 @@ pub use program::{Exit, main, main_with, program};
 /// Everything a pipeline's file needs.
 pub mod prelude {
     pub use crate::flow::{Changes, Checkpoint, Flow, Outcomes};
-    #[cfg(feature = "postgres")]
-    pub use crate::input::PostgresChangeLog;
     pub use crate::input::{Channel, Csv, Envelope, Feed, Generator, JsonLines, OnReject, env, hours, millis, minutes, seconds};
+    #[cfg(feature = "postgres")]
+    pub use crate::input::{PostgresChangeLog, PostgresReplication, Snapshot};
     pub use highwater_operators::action::{Action, BatchAction, BoxFuture, Delivery, action, batch, run};
     pub use highwater_operators::dedup::Dedup;
     pub use highwater_operators::lookup::{Cache, Lookup, load};

@@ -164,6 +164,10 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
                 "launch",
                 "Starts and watches the processes of a run on this machine (-n), and begins anew when one dies",
             ))
+            .subcommand(commands::resnapshot::arguments(with_settings(
+                "resnapshot",
+                "Has the next run read the rows of replicated tables anew (where a slot is lost, or was made anew)",
+            )))
             .subcommand(with_settings("settings", "Prints every setting with its value, and where it was said"))
             .subcommand(commands::parked::command(&name))
             .subcommand(commands::checkpoint::command());
@@ -186,7 +190,7 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
         R: Built,
     {
         let (name, own) = matches.subcommand().unwrap_or(("run", matches));
-        let is_pipeline = matches!(name, "run" | "launch" | "check" | "graph" | "settings");
+        let is_pipeline = matches!(name, "run" | "launch" | "check" | "graph" | "resnapshot" | "settings");
         if !is_pipeline {
             log::start(&LogSettings::from_environment());
             return match name {
@@ -224,6 +228,11 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
                 Ok(Exit(if plan.problems.is_empty() { 0 } else { 2 }))
             }
             "launch" => self.launch(&settings, &build),
+            "resnapshot" => {
+                let tables: Vec<String> =
+                    own.get_many::<String>(commands::resnapshot::TABLES).unwrap_or_default().cloned().collect();
+                commands::resnapshot::run(&self.name, &build, &settings, &tables).map(|()| Exit(0))
+            }
             _ => self.run(&settings, &build),
         }
     }

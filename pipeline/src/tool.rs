@@ -8,7 +8,7 @@ use highwater_sources::PostgresChangeLog;
 use highwater_sources::postgres::change_log::Init;
 
 use crate::Exit;
-use crate::commands::say;
+use crate::commands::{say, slots};
 
 const EXAMPLE: &str = "Examples:\n  highwater init change-log > change_log.sql\n  \
                        highwater init change-log --table audit.changes --notify changes --role highwater_reader\n  \
@@ -59,7 +59,7 @@ fn command() -> Command {
         .arg(Arg::new("apply").long("apply").value_name("URL").help("Make it in this database, and look whether it can be read"))
         .after_help(EXAMPLE);
     Command::new("highwater")
-        .about("Prepares what pipelines need")
+        .about("Prepares what pipelines need, and looks at what they leave")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -70,9 +70,13 @@ fn command() -> Command {
                 .arg_required_else_help(true)
                 .subcommand(change_log),
         )
+        .subcommand(slots::command())
 }
 
 fn run(matches: &ArgMatches) -> Result {
+    if let Some(("slots", own)) = matches.subcommand() {
+        return slots::run(own);
+    }
     let Some(("change-log", own)) = matches.subcommand().and_then(|(_, init)| init.subcommand()) else { return Ok(()) };
     let named = |name: &str| own.get_one::<String>(name).map(String::as_str);
     let table = named("table").unwrap_or_default();

@@ -94,6 +94,38 @@ fn what_a_change_lacks_stays_and_null_is_null() {
     assert_eq!(case.rows("select * from t order by id"), ["1|x|-", "2|d|z", "3|d|-"]);
 }
 
+/// Goal: what a list or a document says in every digit and letter is written so. Method: numbers of more digits than any float has, a document that is a
+/// text with escapes, keys in an order of their own.
+#[test]
+fn lists_and_documents_keep_every_digit_and_letter() {
+    let case = Case::new("create table t (id int primary key, n numeric[], b bigint[], f float8[], k json, d json[], m text[])");
+    let line = r#"{"id":"1","op":"insert","after":{"id":1,"n":[[123456789012345678901234567890.10,-0.00],[null,1e2]],"b":[9007199254740993],
+        "f":["NaN",-0.0,"-Infinity"],"k":"\u0041 \u0000","d":[{"b":1.0,"a":[1]},{"x": 1}],"m":[]}}"#
+        .replace('\n', " ");
+    case.run(PostgresTable::upsert(case.url(), "t").key(["id"]), &[&line]).unwrap();
+    let right = "1|{{123456789012345678901234567890.10,0.00},{NULL,100}}|{9007199254740993}|{NaN,-0,-Infinity}|\"\\u0041 \\u0000\"|\
+        {\"{\\\"b\\\":1.0,\\\"a\\\":[1]}\",\"{\\\"x\\\": 1}\"}|{}";
+    assert_eq!(case.rows("select * from t"), [right]);
+}
+
+/// Goal: an update that lacks a column which may not be null finds its row. Method: such updates of a row that is there, and of one that is not.
+#[test]
+fn an_update_need_not_have_what_may_not_be_null() {
+    let case = Case::new("create table t (id int primary key, body text not null, n int)");
+    let lines = [
+        r#"{"id":"1","key":"1","op":"insert","after":{"id":1,"body":"long","n":1}}"#,
+        r#"{"id":"2","key":"1","op":"update","after":{"id":1,"n":2}}"#,
+        r#"{"id":"3","key":"2","op":"update","after":{"id":2,"n":3}}"#,
+    ];
+    let report = case.run(PostgresTable::upsert(case.url(), "t").key(["id"]), &lines).unwrap();
+    assert_eq!(case.rows("select * from t"), ["1|long|2"]);
+    assert_eq!(
+        (report.actions["table"].delivered, report.actions["table"].parked),
+        (2, 1),
+        "of the row that is not there nobody knows the body"
+    );
+}
+
 #[test]
 fn columns_are_filled_from_paths_and_from_the_change_itself() {
     let case =

@@ -55,7 +55,7 @@ impl<'a> Line<'a> {
             let inner = object.trim().strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or_default().trim();
             if !inner.is_empty() {
                 self.comma();
-                self.out.extend_from_slice(inner.as_bytes());
+                self.raw(inner);
             }
             return self;
         }
@@ -82,7 +82,12 @@ impl<'a> Line<'a> {
     pub fn change(&mut self, change: &Change) -> &mut Self {
         self.field("id", change.id()).field("table", change.table()).field("op", change.operation().as_str());
         self.field("key", change.key()).field("ts", &change.time_ms());
-        self.object("before", change.before()).object("after", change.after())
+        self.object("before", change.before()).object("after", change.after());
+        let unchanged: Vec<Cow<'_, str>> = change.after().unchanged().collect();
+        if !unchanged.is_empty() {
+            self.field("unchanged", &unchanged);
+        }
+        self
     }
 
     fn value(&mut self, name: &str, value: Value<'_>) {
@@ -90,13 +95,24 @@ impl<'a> Line<'a> {
             Value::Null => {
                 self.field(name, &());
             }
+            // Left out: it is neither null nor known.
+            Value::Unchanged => {}
             Value::Text(text) => {
                 self.field::<Cow<'_, str>>(name, &text);
             }
             Value::Other(raw) => {
                 self.name(name);
-                self.out.extend_from_slice(raw.as_bytes());
+                self.raw(raw);
             }
+        }
+    }
+
+    /// Appends JSON as it is written, on one line: between the values of a document somebody may have broken lines, and here a line is a change.
+    fn raw(&mut self, json: &str) {
+        let start = self.out.len();
+        self.out.extend_from_slice(json.as_bytes());
+        for byte in &mut self.out[start..] {
+            *byte = if matches!(*byte, b'\n' | b'\r') { b' ' } else { *byte };
         }
     }
 
@@ -130,6 +146,17 @@ mod tests {
                 line.row(Row::json(b"{ }")).field("a", "\"").row(Row::ABSENT);
             }),
             "{\"a\":\"\\\"\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_line_is_one_line_however_its_documents_are_broken() {
+        let row = Row::json(b"{\"a\":{\"b\":\r\n1},\"c\":\"x\\n\"}");
+        assert_eq!(
+            written(|line| {
+                line.row(row).object("r", row);
+            }),
+            "{\"a\":{\"b\":  1},\"c\":\"x\\n\",\"r\":{\"a\":{\"b\":  1},\"c\":\"x\\n\"}}\n"
         );
     }
 

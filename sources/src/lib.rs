@@ -17,3 +17,5 @@ pub use generator::Generator;
 pub use jsonl::{JsonLinesSource, OnReject};
 #[cfg(feature = "postgres")]
 pub use postgres::change_log::PostgresChangeLog;
+#[cfg(feature = "postgres")]
+pub use postgres::replication::{PostgresReplication, Snapshot};

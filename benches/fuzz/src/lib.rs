@@ -53,7 +53,7 @@ pub fn check_row(text: &[u8]) {
 
 fn json_of(value: Value<'_>) -> serde_json::Value {
     match value {
-        Value::Null => serde_json::Value::Null,
+        Value::Null | Value::Unchanged => serde_json::Value::Null,
         Value::Text(text) => text.into(),
         Value::Other(raw) => serde_json::from_str(raw).unwrap(),
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::position::{PartitionId, Position};
-use crate::row::Row;
+use crate::row::{Row, Value, is_list_of_names, list_length};
 pub use builder::ChangeBuilder;
 pub use found::Found;
 
@@ -27,6 +27,10 @@ pub enum Operation {
     Delete,
     /// A row that was there when a snapshot was read.
     Read,
+    /// All rows of the table are gone at once. It has no row.
+    Truncate,
+    /// A message that somebody wrote into the log of the source; it is of no table. The row holds what it says.
+    Message,
 }
 
 impl Operation {
@@ -37,6 +41,8 @@ impl Operation {
             Operation::Update => "update",
             Operation::Delete => "delete",
             Operation::Read => "read",
+            Operation::Truncate => "truncate",
+            Operation::Message => "message",
         }
     }
 
@@ -47,6 +53,8 @@ impl Operation {
             "update" | "u" | "UPDATE" => Operation::Update,
             "delete" | "d" | "DELETE" => Operation::Delete,
             "read" | "r" | "READ" | "snapshot" => Operation::Read,
+            "truncate" | "TRUNCATE" => Operation::Truncate,
+            "message" | "MESSAGE" => Operation::Message,
             _ => return None,
         })
     }
@@ -71,7 +79,7 @@ pub struct Change {
     key: (u16, u16),
     table_start: u16,
     table_length: u8,
-    /// The operation in the two low bits, and [`FAILED`].
+    /// The operation in [`OPERATION`], and [`FAILED`] and [`PARTIAL`].
     marks: u8,
     /// Made where the change is made, while its line is in the cache; 0 where that is not known, and then made when asked for.
     #[serde(skip)]
@@ -82,6 +90,16 @@ const _: () = assert!(std::mem::size_of::<Change>() <= 104);
 
 /// Marks a change to which a stage has attached that it failed: nobody else need look at what is attached.
 const FAILED: u8 = 4;
+/// Marks a change whose row after lacks values that did not change: their names stand behind it in the block, a list of JSON.
+const PARTIAL: u8 = 16;
+/// The bits of the operation. Two of them are as old as the marks; the third came when there was no room beside them.
+const OPERATION: u8 = 1 | 2 | 8;
+
+/// The operation as it stands in the marks.
+const fn mark_of(operation: Operation) -> u8 {
+    let number = operation as u8;
+    number & 3 | (number & 4) << 1
+}
 
 /// Longest id and longest key, in bytes.
 pub const NAME_MAX: usize = 32 * 1024;
@@ -119,19 +137,31 @@ impl Change {
     /// # Errors
     /// The sentence says which piece is longer than it may be.
     pub fn new(block: Bytes, position: Position, parts: Parts<'_>) -> Result<Self, String> {
-        for (what, text) in [("id", parts.id), ("key", parts.key.unwrap_or(""))] {
-            if text.len() > NAME_MAX {
-                return Err(format!("{what} is {} bytes long; at most {NAME_MAX} are allowed", text.len()));
-            }
+        check(&block, &parts)?;
+        Ok(Self::in_place(block, position, &parts).unwrap_or_else(|| Self::copied(position, &parts, None)))
+    }
+
+    /// A change whose row after lacks some fields because they are as they were: their names are told by `unchanged`, a list of JSON
+    /// strings. Taken where it stands if it stands right behind the row after.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); or there is no row after.
+    pub fn partial(block: Bytes, position: Position, parts: Parts<'_>, unchanged: &str) -> Result<Self, String> {
+        let Some(after) = parts.after else {
+            return Err("values are said to be unchanged in a row that is not there".to_owned());
+        };
+        if !is_list_of_names(unchanged) {
+            return Err("the names of what is unchanged are no list".to_owned());
         }
-        if parts.table.len() > TABLE_MAX {
-            return Err(format!("table name is {} bytes long; at most {TABLE_MAX} are allowed", parts.table.len()));
-        }
-        let rows = parts.before.map_or(0, str::len) + parts.after.map_or(0, str::len);
-        if rows.max(block.len()) > u32::MAX as usize / 2 {
-            return Err(format!("the change is {rows} bytes long; at most 2 GiB are allowed"));
-        }
-        Ok(Self::in_place(block, position, &parts).unwrap_or_else(|| Self::copied(position, &parts)))
+        let follows = match (place(&block, after), place(&block, unchanged)) {
+            (Some((row, length)), Some((list, _))) => row + length == list,
+            _ => false,
+        };
+        check(&block, &parts)?;
+        let in_place = if follows { Self::in_place(block, position, &parts) } else { None };
+        let mut change = in_place.unwrap_or_else(|| Self::copied(position, &parts, Some(unchanged)));
+        change.marks |= PARTIAL;
+        Ok(change)
     }
 
     fn in_place(block: Bytes, position: Position, parts: &Parts<'_>) -> Option<Self> {
@@ -158,15 +188,16 @@ impl Change {
             key: parts.key.map_or(Some((NONE, 0)), name)?,
             table_start: table.0,
             table_length: table.1 as u8,
-            marks: parts.operation as u8,
+            marks: mark_of(parts.operation),
             block,
         })
     }
 
-    fn copied(position: Position, parts: &Parts<'_>) -> Self {
-        let pieces = [parts.id, parts.table, parts.key.unwrap_or(""), parts.before.unwrap_or(""), parts.after.unwrap_or("")];
+    fn copied(position: Position, parts: &Parts<'_>, unchanged: Option<&str>) -> Self {
+        let (key, before, after) = (parts.key.unwrap_or(""), parts.before.unwrap_or(""), parts.after.unwrap_or(""));
+        let pieces = [parts.id, parts.table, key, before, after, unchanged.unwrap_or("")];
         let mut block = BytesMut::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
-        let [id, table, key, before, after] = pieces.map(|piece| {
+        let [id, table, key, before, after, _] = pieces.map(|piece| {
             let start = block.len();
             block.extend_from_slice(piece.as_bytes());
             (start as u32, piece.len() as u32)
@@ -185,7 +216,7 @@ impl Change {
             key: if parts.key.is_some() { (key.0 as u16, key.1 as u16) } else { (NONE, 0) },
             table_start: table.0 as u16,
             table_length: table.1 as u8,
-            marks: parts.operation as u8,
+            marks: mark_of(parts.operation),
         }
     }
 
@@ -200,7 +231,7 @@ impl Change {
             before: self.row_text(self.before),
             after: self.row_text(self.after),
         };
-        Change { found: self.found.clone(), marks: self.marks, ..Self::copied(self.position(), &parts) }
+        Change { found: self.found.clone(), marks: self.marks, ..Self::copied(self.position(), &parts, self.unchanged()) }
     }
 
     /// Whether every piece lies in the block and is text: of a change that came from outside as bytes nothing else says so.
@@ -214,10 +245,20 @@ impl Change {
         let table = (u64::from(self.table_start), u64::from(self.table_length));
         let key = (self.key.0 != NONE).then(|| name(self.key));
         let rows = [self.before, self.after].into_iter().filter(|place| *place != NO_ROW).map(row);
-        rows.chain(key).chain([name(self.id), table]).all(|(start, length)| {
+        let is_text = rows.chain(key).chain([name(self.id), table]).all(|(start, length)| {
             let piece = self.block.get(start as usize..(start + length) as usize);
             piece.is_some_and(|piece| std::str::from_utf8(piece).is_ok())
-        })
+        });
+        is_text && (self.marks & PARTIAL == 0 || (self.after != NO_ROW && self.unchanged().is_some_and(is_list_of_names)))
+    }
+
+    /// The names of what is unchanged in the row after, as a list of JSON.
+    fn unchanged(&self) -> Option<&str> {
+        if self.marks & PARTIAL == 0 {
+            return None;
+        }
+        let behind = self.block.get(self.after.0 as usize + self.after.1 as usize..)?;
+        std::str::from_utf8(behind.get(..list_length(behind)?)?).ok()
     }
 
     fn text(&self, (start, length): (usize, usize)) -> &str {
@@ -256,11 +297,18 @@ impl Change {
 
     /// What happened.
     pub fn operation(&self) -> Operation {
-        match self.marks & 3 {
-            0 => Operation::Insert,
-            1 => Operation::Update,
-            2 => Operation::Delete,
-            _ => Operation::Read,
+        const UPDATE: u8 = mark_of(Operation::Update);
+        const DELETE: u8 = mark_of(Operation::Delete);
+        const READ: u8 = mark_of(Operation::Read);
+        const TRUNCATE: u8 = mark_of(Operation::Truncate);
+        const MESSAGE: u8 = mark_of(Operation::Message);
+        match self.marks & OPERATION {
+            UPDATE => Operation::Update,
+            DELETE => Operation::Delete,
+            READ => Operation::Read,
+            TRUNCATE => Operation::Truncate,
+            MESSAGE => Operation::Message,
+            _ => Operation::Insert,
         }
     }
 
@@ -281,12 +329,18 @@ impl Change {
 
     /// The row after the change, absent for a delete.
     pub fn after(&self) -> Row<'_> {
-        self.row_at(self.after)
+        match self.unchanged() {
+            None => self.row_at(self.after),
+            Some(unchanged) => {
+                let (start, length) = self.after;
+                Row::partial(&self.block[start as usize..(start + length) as usize], unchanged.as_bytes())
+            }
+        }
     }
 
     /// The row: after the change or, if there is none (a delete), before it.
     pub fn row(&self) -> Row<'_> {
-        self.row_at(if self.after == NO_ROW { self.before } else { self.after })
+        if self.after == NO_ROW { self.before() } else { self.after() }
     }
 
     /// What the lookup of this name found, absent where it found nothing.
@@ -301,7 +355,8 @@ impl Change {
 
     /// Whether this change gave `field` another value: on an insert if it has one, on a delete never.
     pub fn changed(&self, field: &str) -> bool {
-        self.after != NO_ROW && self.after().get(field) != self.before().get(field)
+        let after = self.after().get(field);
+        self.after != NO_ROW && after != Some(Value::Unchanged) && after != self.before().get(field)
     }
 
     /// The hash of the key that decides worker and shard. The same in every run and on every machine.
@@ -390,6 +445,23 @@ impl Change {
     }
 }
 
+/// Whether the pieces are as long as they may be.
+fn check(block: &Bytes, parts: &Parts<'_>) -> Result<(), String> {
+    for (what, text) in [("id", parts.id), ("key", parts.key.unwrap_or(""))] {
+        if text.len() > NAME_MAX {
+            return Err(format!("{what} is {} bytes long; at most {NAME_MAX} are allowed", text.len()));
+        }
+    }
+    if parts.table.len() > TABLE_MAX {
+        return Err(format!("table name is {} bytes long; at most {TABLE_MAX} are allowed", parts.table.len()));
+    }
+    let rows = parts.before.map_or(0, str::len) + parts.after.map_or(0, str::len);
+    if rows.max(block.len()) > u32::MAX as usize / 2 {
+        return Err(format!("the change is {rows} bytes long; at most 2 GiB are allowed"));
+    }
+    Ok(())
+}
+
 /// Where `text` stands in `block`, if it is a piece of it.
 fn place(block: &Bytes, text: &str) -> Option<(usize, usize)> {
     if text.is_empty() {
@@ -422,6 +494,7 @@ impl PartialEq for Change {
             == (other.id(), other.table(), other.key(), other.operation(), other.time_ms, other.position())
             && self.row_text(self.before) == other.row_text(other.before)
             && self.row_text(self.after) == other.row_text(other.after)
+            && self.unchanged() == other.unchanged()
     }
 }
 
@@ -496,7 +569,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_marked_until_it_is_healed() {
-        for operation in [Operation::Insert, Operation::Update, Operation::Delete, Operation::Read] {
+        for operation in ALL {
             let mut change = Change::new(Bytes::new(), AT, Parts { operation, ..parts() }).unwrap();
             for stage in ["a", "b"] {
                 assert!(!change.has_failed());
@@ -509,6 +582,38 @@ mod tests {
             }
             assert!(!change.has_failed() && change.failed_stage().is_none());
         }
+    }
+
+    const ALL: [Operation; 6] =
+        [Operation::Insert, Operation::Update, Operation::Delete, Operation::Read, Operation::Truncate, Operation::Message];
+
+    #[test]
+    fn what_is_unchanged_is_neither_null_nor_absent_and_stays_with_the_change() {
+        let block = Bytes::from_static(b"{\"a\":1}[\"body\",\"q\\\"\"]rest");
+        let text = std::str::from_utf8(&block).unwrap();
+        let (row, names) = (&text[..7], &text[7..21]);
+        let in_place = Change::partial(
+            block.clone(),
+            AT,
+            Parts { id: &text[21..], table: "", key: None, after: Some(row), ..parts() },
+            names,
+        );
+        assert_eq!(in_place.as_ref().unwrap().id().as_ptr(), block[21..].as_ptr());
+        let beside =
+            Change::partial(Bytes::new(), AT, Parts { after: Some(row), before: Some("{\"body\":\"x\"}"), ..parts() }, names);
+        for mut change in [in_place.unwrap(), beside.unwrap()] {
+            let sent: Change = postcard::from_bytes(&postcard::to_allocvec(&change).unwrap()).unwrap();
+            assert!(change.is_sound());
+            for change in [change.detached(), sent, change] {
+                let after = change.after();
+                assert_eq!(after.pick(["body", "a"]), [Some(Value::Unchanged), Some(Value::Other("1"))]);
+                assert_eq!((after.get("q\""), after.get("none"), after.str("body")), (Some(Value::Unchanged), None, None));
+                assert_eq!(after.to_vec().len(), 3);
+                assert!(!after.has("body", "x") && !change.changed("body") && change.changed("a"));
+            }
+        }
+        let none = Change::partial(Bytes::new(), AT, Parts { after: None, ..parts() }, names);
+        assert!(none.is_err() && Change::partial(Bytes::new(), AT, parts(), "[1]").is_err());
     }
 
     #[test]

@@ -77,6 +77,15 @@ pub trait Source: Send + Sync + 'static {
     /// The run is over, and no more checkpoints come of it.
     fn over(&self) {}
 
+    /// Of a partition of this source: the token with which the rows of these tables (all, if none are named) are read again as new changes, although they were read; it continues
+    /// behind `token`. `None`: it is no partition of this source, or this source has no such thing.
+    ///
+    /// # Errors
+    /// Names what does not fit.
+    fn read_anew(&self, _partition: &str, _token: &ResumeToken, _tables: &[String]) -> Result<Option<ResumeToken>> {
+        Ok(None)
+    }
+
     /// Whether ids are unique beyond one partition.
     fn has_global_ids(&self) -> bool {
         false

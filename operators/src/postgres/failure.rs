@@ -82,6 +82,18 @@ pub fn failed(what: &str, error: tokio_postgres::Error) -> Error {
     }
 }
 
+/// The same of a refusal whose words and SQLSTATE came by another client than the driver.
+pub fn failed_as(what: &str, code: &str, message: &str) -> Error {
+    let (kind, advice) = by_code(code, message);
+    let advice = if advice.is_empty() { String::new() } else { format!("; {advice}") };
+    let text = format!("{what}: the database says: {message} (SQLSTATE {code}){advice}");
+    match kind {
+        Retry => Error::retry(text),
+        Park => Error::park(text),
+        Stop => Error::stop(text),
+    }
+}
+
 /// Whether the server, or the way to it, is away for now: the connection was lost or not made, the server stops, starts or has no connection
 /// left. Whoever asks again later on another connection may get an answer.
 pub fn is_away(error: &tokio_postgres::Error) -> bool {

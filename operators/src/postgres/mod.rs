@@ -12,11 +12,13 @@ mod password;
 mod pool;
 mod tls;
 mod url;
+mod wire;
 
 pub use crate::pools::PoolStatus;
 pub use connection::Connection;
-pub use failure::{failed, is_away};
+pub use failure::{failed, failed_as, is_away};
 pub use name::{Table, quote, quote_text};
 pub use pool::{Pool, PoolConfig, PooledClient};
 pub use tls::SslMode;
 pub use url::{CONNECT_TIMEOUT, Url};
+pub use wire::{Incoming, Outgoing, Walsender};

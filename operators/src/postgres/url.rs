@@ -142,6 +142,25 @@ impl Url {
         &self.tls
     }
 
+    pub(super) fn hosts(&self) -> &[(String, u16)] {
+        &self.hosts
+    }
+
+    /// How the server shows a connection for `purpose`.
+    pub(super) fn application(&self, purpose: &str) -> String {
+        format!("{} {purpose}", self.application)
+    }
+
+    pub(super) fn options(&self) -> Option<&str> {
+        self.config.get_options()
+    }
+
+    /// The password, asked for now.
+    pub(super) fn password(&self) -> Result<Option<String>> {
+        let (host, port) = self.hosts.first().map_or(("", 0), |(host, port)| (host.as_str(), *port));
+        self.password.get(host, port, &self.database, &self.user)
+    }
+
     /// What a connection for `purpose` is opened with; asks for the password.
     pub(super) fn config(&self, purpose: &str) -> Result<Config> {
         let mut config = self.config.clone();
@@ -149,9 +168,8 @@ impl Url {
             config.host(host).port(*port);
         }
         config.user(&self.user).dbname(&self.database).ssl_mode(self.tls.mode().for_driver());
-        config.application_name(format!("{} {purpose}", self.application));
-        let (host, port) = self.hosts.first().map_or(("", 0), |(host, port)| (host.as_str(), *port));
-        if let Some(password) = self.password.get(host, port, &self.database, &self.user)? {
+        config.application_name(self.application(purpose));
+        if let Some(password) = self.password()? {
             config.password(password);
         }
         Ok(config)

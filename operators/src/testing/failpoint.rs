@@ -23,6 +23,38 @@ pub const ALL: [&str; 14] = [
     SAVE_COMMITTED,
 ];
 
+/// Those of a source that reads a database by replication, in the order in which a run passes them.
+pub const REPLICATION: [&str; 9] = [
+    SNAPSHOT_PLANNED,
+    SNAPSHOT_EXPORTED,
+    SNAPSHOT_REACHED,
+    SNAPSHOT_PAGE,
+    SNAPSHOT_ROUND_OVER,
+    CATCH_UP_BATCH,
+    HAND_OVER_COPIED,
+    HAND_OVER_STARTED,
+    SLOT_CONFIRMED,
+];
+
+/// It is known by which ranges tables will be read; nothing is.
+pub const SNAPSHOT_PLANNED: &str = "snapshot.planned";
+/// A snapshot is there; the stream is not yet at its point.
+pub const SNAPSHOT_EXPORTED: &str = "snapshot.exported";
+/// The stream stands at the snapshot's point; none of its pages is handed over.
+pub const SNAPSHOT_REACHED: &str = "snapshot.reached";
+/// A page is handed over.
+pub const SNAPSHOT_PAGE: &str = "snapshot.page";
+/// All pages of a round are handed over; the stream goes on.
+pub const SNAPSHOT_ROUND_OVER: &str = "snapshot.round_over";
+/// A batch of catching up was read.
+pub const CATCH_UP_BATCH: &str = "catch_up.batch";
+/// The copy is read to its end; it is still there.
+pub const HAND_OVER_COPIED: &str = "hand_over.copied";
+/// The slot itself streams.
+pub const HAND_OVER_STARTED: &str = "hand_over.started";
+/// The server was told how far its log is not needed any more.
+pub const SLOT_CONFIRMED: &str = "slot.confirmed";
+
 /// The generation is raised in the target of a transactional action; its outcomes are not taken over.
 pub const TARGET_RAISED: &str = "target.raised";
 /// The outcomes found in a target are durable in our ledger; the target has them still.

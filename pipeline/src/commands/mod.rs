@@ -10,7 +10,10 @@ pub(crate) mod checkpoint;
 pub(crate) mod graph;
 pub(crate) mod monitor;
 pub(crate) mod parked;
+pub(crate) mod resnapshot;
 pub(crate) mod settings;
+#[cfg(feature = "postgres")]
+pub(crate) mod slots;
 
 use std::fmt;
 use std::io::{ErrorKind, Write};

@@ -163,6 +163,7 @@ fn open_formed(
     let workers = settings.workers();
     let actions = plan.actions.len().max(1);
     let in_flight = InFlight::new(settings.in_flight_changes * actions as u64, settings.in_flight_mib << 20);
+    in_flight.ends_with(&halt);
     // What nobody can ask for is not gathered.
     let (exposition, metrics) = match settings.listen {
         Listen::Nowhere => (None, Metrics::none()),

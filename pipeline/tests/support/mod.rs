@@ -11,6 +11,7 @@ pub mod record;
 pub mod shop;
 pub mod table;
 pub mod whole;
+pub mod writers;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,6 +72,11 @@ pub fn start(settings: &Settings, build: &Build, control: Control) -> Started {
 }
 
 impl Started {
+    /// The end of the run, if it has ended by itself.
+    pub fn ended(&self) -> Option<Result<Report>> {
+        self.ended.try_recv().ok()
+    }
+
     /// Waits for the end of the run.
     pub fn end(self) -> Result<Report> {
         self.ended.recv_timeout(STUCK).expect("the run ends, and does not hang or panic")

@@ -35,6 +35,8 @@ pub(super) struct Column {
     pub form: Form,
     pub is_bool: bool,
     pub is_always_generated: bool,
+    /// Whether a row cannot be inserted without it.
+    pub is_needed: bool,
     pub source: Source,
 }
 
@@ -46,6 +48,7 @@ struct Found {
     is_bool: bool,
     is_computed: bool,
     is_always_generated: bool,
+    is_needed: bool,
 }
 
 impl Layout {
@@ -78,7 +81,8 @@ impl Layout {
             )));
         }
         let columns = "select a.attname::text, format_type(a.atttypid, -1), t.typcategory::text,
-               coalesce(base.typname, t.typname)::text, a.attgenerated <> '', a.attidentity = 'a'
+               coalesce(base.typname, t.typname)::text, a.attgenerated <> '', a.attidentity = 'a',
+               a.attnotnull and not a.atthasdef and a.attidentity = ''
              from pg_attribute a join pg_type t on t.oid = a.atttypid left join pg_type base on base.oid = t.typbasetype
              where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped order by a.attnum";
         let rows = ask(columns, oid).await?;
@@ -86,7 +90,7 @@ impl Layout {
             let (category, base): (&str, &str) = (row.get(2), row.get(3));
             let form = match (category, base) {
                 (_, "json" | "jsonb") => Form::Json,
-                ("A", _) => Form::List,
+                ("A", list) => Form::List { json: matches!(list, "_json" | "_jsonb") },
                 _ => Form::Plain,
             };
             Found {
@@ -96,6 +100,7 @@ impl Layout {
                 is_bool: category == "B",
                 is_computed: row.get(4),
                 is_always_generated: row.get(5),
+                is_needed: row.get(6),
             }
         });
         let layout = Layout::new(name.clone(), found.collect(), description)?;
@@ -159,6 +164,7 @@ impl Layout {
                 form: found.form,
                 is_bool: found.is_bool,
                 is_always_generated: found.is_always_generated,
+                is_needed: found.is_needed,
                 source: source.clone(),
             });
         }

@@ -18,11 +18,13 @@ pub(super) enum Step {
     Remove(usize),
     /// It stays, and is marked; the sheet's row has its key and the mark.
     Mark(usize),
+    /// All rows of the table go; the sheet's row has the mark, if rows are marked instead. Never folded with others.
+    Empty(usize),
 }
 
 impl Step {
     pub(super) fn row(self) -> usize {
-        let (Step::Put(row) | Step::Remove(row) | Step::Mark(row)) = self;
+        let (Step::Put(row) | Step::Remove(row) | Step::Mark(row) | Step::Empty(row)) = self;
         row
     }
 
@@ -33,9 +35,10 @@ impl Step {
             (_, Step::Remove(_)) | (Step::Mark(_), Step::Put(_) | Step::Mark(_)) => true,
             (Step::Put(earlier), Step::Put(row)) => {
                 let mut cells = sheet.row(earlier).iter().zip(sheet.row(row));
-                cells.all(|(earlier, cell)| *earlier == Cell::Absent || *cell != Cell::Absent)
+                cells.all(|(earlier, cell)| !earlier.is_given() || cell.is_given())
             }
             (Step::Remove(_), Step::Put(_) | Step::Mark(_)) | (Step::Put(_), Step::Mark(_)) => false,
+            (Step::Empty(_), _) | (_, Step::Empty(_)) => false,
         }
     }
 }
@@ -48,7 +51,16 @@ pub(super) struct Wave {
     /// Keys whose rows, if there are any, are marked.
     pub marked: Vec<usize>,
     /// Rows that are put, by the columns they have.
-    pub put: BTreeMap<Vec<usize>, Vec<usize>>,
+    pub put: BTreeMap<Columns, Vec<usize>>,
+}
+
+/// The columns that a row has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Columns {
+    /// Those with values, null or not.
+    pub given: Vec<usize>,
+    /// Those that are as they were.
+    pub kept: Vec<usize>,
 }
 
 /// Folds the steps of a batch, given in order, by the columns of the key. Rows come out in the order of their keys: two transactions
@@ -76,6 +88,7 @@ pub(super) fn fold(sheet: &Sheet, mut steps: Vec<Step>, key: &[usize]) -> Vec<Wa
                 Step::Put(row) => waves[at].put(sheet, row),
                 Step::Remove(row) => waves[at].removed.push(row),
                 Step::Mark(row) => waves[at].marked.push(row),
+                Step::Empty(_) => {}
             }
         }
     }
@@ -83,7 +96,7 @@ pub(super) fn fold(sheet: &Sheet, mut steps: Vec<Step>, key: &[usize]) -> Vec<Wa
 }
 
 /// Rows by the columns they have, in their order.
-pub(super) fn by_columns(sheet: &Sheet, rows: impl IntoIterator<Item = usize>) -> BTreeMap<Vec<usize>, Vec<usize>> {
+pub(super) fn by_columns(sheet: &Sheet, rows: impl IntoIterator<Item = usize>) -> BTreeMap<Columns, Vec<usize>> {
     let mut wave = Wave::default();
     rows.into_iter().for_each(|row| wave.put(sheet, row));
     wave.put
@@ -93,15 +106,18 @@ impl Wave {
     fn put(&mut self, sheet: &Sheet, row: usize) {
         let cells = sheet.row(row);
         // Nearly always there is one kind of row.
-        let has = |columns: &[usize]| {
-            columns.len() == cells.iter().filter(|cell| **cell != Cell::Absent).count()
-                && columns.iter().all(|column| cells[*column] != Cell::Absent)
+        let has = |columns: &Columns| {
+            columns.given.len() == cells.iter().filter(|cell| cell.is_given()).count()
+                && columns.kept.len() == cells.iter().filter(|cell| **cell == Cell::Unchanged).count()
+                && columns.given.iter().all(|column| cells[*column].is_given())
+                && columns.kept.iter().all(|column| cells[*column] == Cell::Unchanged)
         };
         match self.put.iter_mut().find(|(columns, _)| has(columns)) {
             Some((_, rows)) => rows.push(row),
             None => {
-                let columns = (0..cells.len()).filter(|column| cells[*column] != Cell::Absent).collect();
-                self.put.insert(columns, vec![row]);
+                let given = (0..cells.len()).filter(|column| cells[*column].is_given()).collect();
+                let kept = (0..cells.len()).filter(|column| cells[*column] == Cell::Unchanged).collect();
+                self.put.insert(Columns { given, kept }, vec![row]);
             }
         }
     }
@@ -127,7 +143,8 @@ mod tests {
     }
 
     fn put(columns: &[usize], rows: &[usize]) -> Wave {
-        Wave { put: BTreeMap::from([(columns.to_vec(), rows.to_vec())]), ..Wave::default() }
+        let columns = Columns { given: columns.to_vec(), kept: Vec::new() };
+        Wave { put: BTreeMap::from([(columns, rows.to_vec())]), ..Wave::default() }
     }
 
     #[test]
@@ -141,6 +158,16 @@ mod tests {
         let sheet = sheet(&[["2", "x", "y"], ["1", "p", "q"], ["2", "-", "z"], ["2", "-", "w"]]);
         let waves = fold(&sheet, (0..4).map(Step::Put).collect(), &[0]);
         assert_eq!(waves, [put(&[0, 1, 2], &[1, 0]), put(&[0, 2], &[3])]);
+    }
+
+    #[test]
+    fn what_is_kept_leaves_what_was_before() {
+        let mut sheet = sheet(&[["1", "x", "y"], ["1", "z", "-"], ["1", "-", "w"]]);
+        sheet.keep(1, 2);
+        let kept = Columns { given: vec![0, 1], kept: vec![2] };
+        let waves = fold(&sheet, vec![Step::Put(0), Step::Put(1)], &[0]);
+        assert_eq!(waves, [put(&[0, 1, 2], &[0]), Wave { put: BTreeMap::from([(kept, vec![1])]), ..Wave::default() }]);
+        assert_eq!(fold(&sheet, vec![Step::Put(1), Step::Put(0)], &[0]), [put(&[0, 1, 2], &[0])]);
     }
 
     #[test]

@@ -59,6 +59,7 @@ pub(super) fn follow<'v>(value: Value<'v>, path: &[String]) -> Option<Value<'v>>
             Value::Other(text) if text.starts_with('{') => Row::json(text.as_bytes()).get(name)?,
             // Nothing is within null: what is asked for is not there either.
             Value::Null => return Some(Value::Null),
+            Value::Unchanged => return Some(Value::Unchanged),
             _ => return None,
         };
     }

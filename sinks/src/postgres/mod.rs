@@ -72,6 +72,7 @@ struct Description {
     key: Vec<String>,
     columns: Option<Vec<(String, String)>>,
     deletes: Deletes,
+    empties: bool,
     bookkeeping: Option<String>,
     patience: Duration,
     pool: PoolConfig,
@@ -124,7 +125,7 @@ impl PostgresTable {
         let (key, columns, deletes, bookkeeping) = (Vec::new(), None, Deletes::Remove, None);
         let pool = PoolConfig { min_connections: 1, max_connections: 8, ..PoolConfig::default() };
         let patience = Duration::from_secs(5);
-        let description = Description { url, table, mode, key, columns, deletes, bookkeeping, patience, pool };
+        let description = Description { url, table, mode, key, columns, deletes, empties: false, bookkeeping, patience, pool };
         PostgresTable { description, open: Arc::default() }
     }
 
@@ -157,6 +158,11 @@ impl PostgresTable {
     /// A delete leaves the row as it is.
     pub fn ignore_deletes(self) -> Self {
         self.with(|description| description.deletes = Deletes::Ignore)
+    }
+
+    /// Of a table that rows are appended to: when the source's is truncated, its rows go too. (An upsert does so by itself.)
+    pub fn empty_with_source(self) -> Self {
+        self.with(|description| description.empties = true)
     }
 
     /// The schema of `highwater_fence` and `highwater_outcomes`. Default: that of the table. It must be in the table's database.

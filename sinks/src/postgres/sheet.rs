@@ -8,12 +8,21 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 /// A value of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cell {
-    /// The change does not have it, or says that it is unchanged.
+    /// The change does not have it.
     Absent,
+    /// The change says that it is as it was, without saying what that is.
+    Unchanged,
     /// Null.
     Null,
     /// Text: where it begins, and its length.
     Text(u32, u32),
+}
+
+impl Cell {
+    /// Whether there is a value, null or not.
+    pub(super) fn is_given(self) -> bool {
+        matches!(self, Cell::Null | Cell::Text(..))
+    }
 }
 
 /// Rows of so many values each.
@@ -45,6 +54,11 @@ impl Sheet {
         self.cells[row * self.width + column] = cell;
     }
 
+    /// Says that a value is as it was.
+    pub(super) fn keep(&mut self, row: usize, column: usize) {
+        self.cells[row * self.width + column] = Cell::Unchanged;
+    }
+
     pub(super) fn row(&self, row: usize) -> &[Cell] {
         &self.cells[row * self.width..(row + 1) * self.width]
     }
@@ -53,7 +67,7 @@ impl Sheet {
     pub(super) fn text(&self, row: usize, column: usize) -> Option<&[u8]> {
         match self.row(row)[column] {
             Cell::Text(start, length) => Some(&self.text[start as usize..(start + length) as usize]),
-            Cell::Null | Cell::Absent => None,
+            Cell::Null | Cell::Absent | Cell::Unchanged => None,
         }
     }
 

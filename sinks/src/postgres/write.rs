@@ -12,9 +12,10 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::bookkeeping::Standing;
 use super::catalog::Layout;
-use super::fold::{Step, by_columns, fold};
+use super::fold::{Columns, Step, by_columns, fold};
 use super::mapping::{Source, follow, time};
 use super::sheet::{Cell, Column, Sheet};
+use super::values::Form;
 use super::{Deletes, Description, Mode, Open, values};
 
 /// Bytes of lines that are handed over to a `copy` together.
@@ -31,7 +32,7 @@ pub(super) async fn apply(open: &Open, description: &Description, transaction: T
         return Ok(());
     }
     let written = match description.mode {
-        Mode::Append => layout.append(&within, &sheet, steps.iter().map(|step| step.row())).await,
+        Mode::Append => layout.append(&within, &sheet, &steps).await,
         Mode::Upsert => layout.upsert(&within, &sheet, steps).await,
     };
     let committed = match written {
@@ -60,12 +61,32 @@ impl Layout {
         let mut sheet = Sheet::new(self.columns.len(), changes.len());
         let mut steps = Vec::with_capacity(changes.len());
         for change in changes {
-            let is_delete = description.mode == Mode::Upsert && change.operation() == Operation::Delete;
-            if is_delete && description.deletes == Deletes::Ignore {
+            let operation = change.operation();
+            let is_delete = description.mode == Mode::Upsert && operation == Operation::Delete;
+            let empties = description.mode == Mode::Upsert || description.empties;
+            let is_truncate = empties && operation == Operation::Truncate;
+            if (is_delete || is_truncate) && description.deletes == Deletes::Ignore {
+                continue;
+            }
+            if is_truncate {
+                // Its row holds the mark, where there is one.
+                let row = sheet.add_row();
+                self.mark_row(&mut sheet, row, change, true);
+                steps.push(Step::Empty(row));
+                continue;
+            }
+            if operation == Operation::Message && description.mode == Mode::Upsert {
+                // It is of no row.
                 continue;
             }
             let row = sheet.add_row();
             self.fill_row(&mut sheet, row, change, is_delete)?;
+            if matches!(operation, Operation::Truncate | Operation::Message)
+                && sheet.row(row).iter().all(|cell| *cell == Cell::Absent)
+            {
+                // It fills nothing: there is no column for what it tells.
+                continue;
+            }
             steps.push(match (is_delete, self.mark) {
                 (false, _) => Step::Put(row),
                 (true, None) => Step::Remove(row),
@@ -91,7 +112,13 @@ impl Layout {
                     && sheet.row(row)[*column] == Cell::Absent
                     && let Some(value) = follow(value.clone(), path)
                 {
-                    sheet.set(row, *column, |to| values::write(&value, self.columns[*column].form, to));
+                    // A document that is a text keeps its escapes.
+                    let is_document = self.columns[*column].form == Form::Json && path.is_empty();
+                    let written = if is_document && matches!(value, Value::Text(_)) { change.row().written(&name) } else { None };
+                    match written.map_or(value, Value::Other) {
+                        Value::Unchanged => sheet.keep(row, *column),
+                        value => sheet.set(row, *column, |to| values::write(&value, self.columns[*column].form, to)),
+                    }
                 }
                 if !self.fields_repeat {
                     break;
@@ -112,23 +139,13 @@ impl Layout {
                 Source::Operation => text(change.operation().as_str()),
                 Source::Time => text(&time(change)),
             };
-            if let Some(value) = value {
-                sheet.set(row, at, |to| values::write(&value, column.form, to));
+            match value {
+                None => {}
+                Some(Value::Unchanged) => sheet.keep(row, at),
+                Some(value) => sheet.set(row, at, |to| values::write(&value, column.form, to)),
             }
         }
-        if let Some(mark) = self.mark {
-            let is_bool = self.columns[mark].is_bool;
-            sheet.set(row, mark, |to| {
-                let text = match (is_delete, is_bool) {
-                    (true, true) => "true".to_owned(),
-                    (true, false) => time(change),
-                    (false, true) => "false".to_owned(),
-                    (false, false) => return false,
-                };
-                to.extend_from_slice(text.as_bytes());
-                true
-            });
-        }
+        self.mark_row(sheet, row, change, is_delete);
         for column in &self.key {
             if sheet.text(row, *column).is_some() {
                 continue;
@@ -145,6 +162,22 @@ impl Layout {
             return Err(Error::park(format!("the change has no value for column {column} of the key of table {}", self.table)));
         }
         Ok(())
+    }
+
+    /// Fills the column that says whether the row is deleted, where there is one.
+    fn mark_row(&self, sheet: &mut Sheet, row: usize, change: &Delivery, is_delete: bool) {
+        let Some(mark) = self.mark else { return };
+        let is_bool = self.columns[mark].is_bool;
+        sheet.set(row, mark, |to| {
+            let text = match (is_delete, is_bool) {
+                (true, true) => "true".to_owned(),
+                (true, false) => time(change),
+                (false, true) => "false".to_owned(),
+                (false, false) => return false,
+            };
+            to.extend_from_slice(text.as_bytes());
+            true
+        });
     }
 
     fn names(&self, columns: &[usize]) -> String {
@@ -175,14 +208,14 @@ impl Layout {
         within.execute_typed(sql, &values).await.map(drop)
     }
 
-    /// Appends rows.
-    async fn append(
-        &self,
-        within: &tokio_postgres::Transaction<'_>,
-        sheet: &Sheet,
-        rows: impl Iterator<Item = usize>,
-    ) -> Written {
-        for (columns, rows) in by_columns(sheet, rows) {
+    /// Appends rows; those before all rows go need not come.
+    async fn append(&self, within: &tokio_postgres::Transaction<'_>, sheet: &Sheet, mut steps: &[Step]) -> Written {
+        if let Some(last) = steps.iter().rposition(|step| matches!(step, Step::Empty(_))) {
+            self.empty(within, sheet, steps[last].row()).await?;
+            steps = &steps[last + 1..];
+        }
+        let rows = steps.iter().map(|step| step.row());
+        for (Columns { given: columns, .. }, rows) in by_columns(sheet, rows) {
             let sql = format!("copy {} ({}) from stdin", self.table, self.names(&columns));
             let copy = within.copy_in(&sql).await?;
             let mut copy = Box::pin(copy);
@@ -202,6 +235,21 @@ impl Layout {
 
     /// Does what the changes do to the rows of their keys.
     async fn upsert(&self, within: &tokio_postgres::Transaction<'_>, sheet: &Sheet, steps: Vec<Step>) -> Written {
+        // What comes before all rows go leaves no trace, unless they stay and are marked.
+        let mut first = 0;
+        for (at, step) in steps.iter().enumerate() {
+            if let Step::Empty(row) = *step {
+                if self.mark.is_some() {
+                    self.fold_and_do(within, sheet, steps[first..at].to_vec()).await?;
+                }
+                self.empty(within, sheet, row).await?;
+                first = at + 1;
+            }
+        }
+        self.fold_and_do(within, sheet, steps[first..].to_vec()).await
+    }
+
+    async fn fold_and_do(&self, within: &tokio_postgres::Transaction<'_>, sheet: &Sheet, steps: Vec<Step>) -> Written {
         for wave in fold(sheet, steps, &self.key) {
             self.remove(within, sheet, &wave.removed).await?;
             self.mark(within, sheet, &wave.marked).await?;
@@ -210,14 +258,24 @@ impl Layout {
         Ok(())
     }
 
+    /// All rows go, or are marked as deleted.
+    async fn empty(&self, within: &tokio_postgres::Transaction<'_>, sheet: &Sheet, row: usize) -> Written {
+        let Some(mark) = self.mark else {
+            return within.batch_execute(&format!("truncate {}", self.table)).await;
+        };
+        let name = &self.columns[mark].name;
+        let given = self.rows(&[mark]);
+        let sql = format!("update {} t set {name} = given.{name} from ({given}) given", self.table);
+        Self::execute(within, &sql, sheet, &[row], &[mark]).await
+    }
+
     /// Puts rows, those with the same columns together.
-    async fn put(
-        &self,
-        within: &tokio_postgres::Transaction<'_>,
-        sheet: &Sheet,
-        put: BTreeMap<Vec<usize>, Vec<usize>>,
-    ) -> Written {
-        for (columns, rows) in put {
+    async fn put(&self, within: &tokio_postgres::Transaction<'_>, sheet: &Sheet, put: BTreeMap<Columns, Vec<usize>>) -> Written {
+        for (Columns { given: columns, mut kept }, rows) in put {
+            // What a row must have and the change lacks can only be as it was.
+            let must = |at: &usize| self.columns[*at].is_needed && !columns.contains(at) && !kept.contains(at);
+            let lacks: Vec<usize> = (0..self.columns.len()).filter(must).collect();
+            kept.extend(lacks);
             let set = columns.iter().filter(|column| !self.key.contains(column)).map(|column| {
                 let name = &self.columns[*column].name;
                 format!("{name} = excluded.{name}")
@@ -225,12 +283,19 @@ impl Layout {
             let set: Vec<String> = set.collect();
             let update = if set.is_empty() { "nothing".to_owned() } else { format!("update set {}", set.join(", ")) };
             let over = columns.iter().any(|column| self.columns[*column].is_always_generated);
+            let mut given = self.rows(&columns);
+            let mut names = self.names(&columns);
+            if !kept.is_empty() {
+                // What is kept is read from the row that is there: a column that must not be null has to be named.
+                let old: Vec<String> = kept.iter().map(|column| format!("t.{}", self.columns[*column].name)).collect();
+                let on = self.on_key();
+                given = format!("select given.*, {} from ({given}) given left join {} t on {on}", old.join(", "), self.table);
+                names = format!("{names}, {}", self.names(&kept));
+            }
             let sql = format!(
-                "insert into {} ({}) {} {} on conflict ({}) do {update}",
+                "insert into {} ({names}) {} {given} on conflict ({}) do {update}",
                 self.table,
-                self.names(&columns),
                 if over { "overriding system value" } else { "" },
-                self.rows(&columns),
                 self.names(&self.key),
             );
             Self::execute(within, &sql, sheet, &rows, &columns).await?;

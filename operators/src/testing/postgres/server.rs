@@ -1,7 +1,7 @@
 //! One private server: started, stopped, killed, frozen, started again.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -203,6 +203,13 @@ impl Server {
         let how = if exists { "alter" } else { "create" };
         self.sql(&format!("{how} user {} password {}", quote(name), quote_text(password)))?;
         Ok(())
+    }
+
+    /// One of the programs that come with it (`pgbench`, `pg_recvlogical`), set to reach it as superuser, over its socket.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = self.binaries.command(program);
+        command.env("PGHOST", &self.folder).env("PGPORT", self.port.to_string()).env("PGUSER", "postgres");
+        command
     }
 
     /// Stops it as an administrator does: sessions are ended, all is written (`pg_ctl stop -m fast`).

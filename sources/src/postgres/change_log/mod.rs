@@ -27,7 +27,6 @@ mod session;
 mod statements;
 mod tail;
 mod token;
-mod tuple;
 
 use std::sync::Arc;
 use std::time::Duration;

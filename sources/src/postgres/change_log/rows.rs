@@ -9,7 +9,7 @@ use highwater_operators::position::{PartitionId, Position};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use super::tuple::Tuple;
+use crate::postgres::tuple::Tuple;
 
 /// What a row's columns are, as far as it matters for reading them.
 #[derive(Clone, Debug)]

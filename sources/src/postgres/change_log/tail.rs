@@ -16,9 +16,9 @@ use super::gaps::Gaps;
 use super::rows::{self, Taken, Written};
 use super::session::{AWAY, Copied, Guard, Session};
 use super::token::{self, Identity, Place};
-use super::tuple::Tuple;
 use super::{Description, IDLE, IDLE_NOTIFIED};
 use crate::OnReject;
+use crate::postgres::tuple::Tuple;
 
 /// What is handed over at once: so many rows, or so many bytes, about.
 const CHUNK_ROWS: usize = 1024;
