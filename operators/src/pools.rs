@@ -25,12 +25,19 @@ pub struct PoolStatus {
     pub errors: u64,
     /// Whether the last attempt to open one failed.
     pub away: bool,
+    /// Uses of connections since the pool was made, where the pool counts them.
+    pub used: u64,
 }
 
 impl PoolStatus {
     /// The share of the connections that may be which are in use, 0 to 1. Over a long time 0.6 to 0.8 is well sized.
     pub fn utilisation(&self) -> f64 {
         self.active as f64 / self.max_connections.max(1) as f64
+    }
+
+    /// The share of uses that opened no connection, 0 to 1, where the pool counts them.
+    pub fn reuse_rate(&self) -> Option<f64> {
+        (self.used > 0).then(|| 1.0 - self.opened.min(self.used) as f64 / self.used as f64)
     }
 
     /// What opening a connection takes on average.
@@ -50,6 +57,7 @@ impl PoolStatus {
             opening: self.opening + other.opening,
             errors: self.errors + other.errors,
             away: self.away || other.away,
+            used: self.used + other.used,
         }
     }
 }

@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::change::Change;
 use crate::checkpoint::store::ChangeHash;
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::hash::ChangeHasher;
 
@@ -36,6 +37,35 @@ pub type BoxFuture<'a, T = Result> = Pin<Box<dyn Future<Output = T> + Send + 'a>
 pub trait Action: Send + Sync + 'static {
     /// Does it once. An error's kind decides: try again, park, or stop the pipeline. Any `?` means try again.
     fn call(&self, delivery: Delivery) -> BoxFuture<'_>;
+
+    /// Where it goes, for people; without secrets.
+    fn place(&self) -> Option<String> {
+        None
+    }
+
+    /// What is wrong with it, a sentence each: asked before anything runs. `lookups` are the names of those that the pipeline has.
+    fn problems(&self, lookups: &[&str]) -> Vec<String> {
+        let _ = lookups;
+        Vec::new()
+    }
+
+    /// Told before the first call, by every worker of a process.
+    fn begin(&self, around: &Surroundings) {
+        let _ = around;
+    }
+}
+
+/// Where an action finds itself.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The name of the action.
+    pub action: String,
+    /// Calls of it under way at once in this process.
+    pub max_parallelism: usize,
+    /// The time by which it waits.
+    pub clock: Clock,
+    /// Whether it may go to addresses that are not public.
+    pub allow_private: bool,
 }
 
 /// Something done for many changes at once. No batch holds two changes of one key.
@@ -46,6 +76,27 @@ pub trait BatchAction: Send + Sync + 'static {
     /// The same with a batch that may be kept: for actions that would copy it otherwise.
     fn call_owned(&self, batch: Vec<Delivery>) -> BoxFuture<'_, Vec<Result>> {
         Box::pin(async move { self.call(&batch).await })
+    }
+
+    /// As for an [`Action`].
+    fn place(&self) -> Option<String> {
+        None
+    }
+
+    /// As for an [`Action`].
+    fn problems(&self, lookups: &[&str]) -> Vec<String> {
+        let _ = lookups;
+        Vec::new()
+    }
+
+    /// As for an [`Action`].
+    fn begin(&self, around: &Surroundings) {
+        let _ = around;
+    }
+
+    /// The largest batch it wants, if it wants to say so.
+    fn batch_max(&self) -> Option<usize> {
+        None
     }
 }
 

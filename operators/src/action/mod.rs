@@ -18,5 +18,5 @@ mod spill;
 pub mod stats;
 pub mod transactional;
 
-pub use call::{Action, BatchAction, BoxFuture, Delivery, Run, batch, run};
+pub use call::{Action, BatchAction, BoxFuture, Delivery, Run, Surroundings, batch, run};
 pub use spec::{ActionSpec, IntoAction, NamedAction, action};
