@@ -66,6 +66,12 @@ impl PoolStatus {
 pub trait Shown: Send + Sync {
     /// How it stands now.
     fn status(&self) -> PoolStatus;
+
+    /// Lets it have so many connections from now on. `false`: it cannot be resized.
+    fn resize(&self, max_connections: usize) -> bool {
+        let _ = max_connections;
+        false
+    }
 }
 
 static POOLS: Mutex<Vec<(String, Weak<dyn Shown>)>> = Mutex::new(Vec::new());
@@ -75,6 +81,13 @@ pub fn show(purpose: &str, pool: Weak<dyn Shown>) {
     let mut pools = POOLS.lock();
     pools.retain(|(_, pool)| pool.strong_count() > 0);
     pools.push((purpose.to_owned(), pool));
+}
+
+/// Lets the pools of a purpose have so many connections each, from now on. `false`: there are none, or they cannot be resized.
+pub fn resize(purpose: &str, max_connections: usize) -> bool {
+    let shown = POOLS.lock().clone();
+    let pools = shown.into_iter().filter(|(of, _)| of == purpose).filter_map(|(_, pool)| pool.upgrade());
+    pools.filter(|pool| pool.resize(max_connections)).count() > 0
 }
 
 /// All pools of the process by purpose; those of one purpose are added together.

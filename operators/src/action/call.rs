@@ -43,9 +43,9 @@ pub trait Action: Send + Sync + 'static {
         None
     }
 
-    /// What is wrong with it, a sentence each: asked before anything runs. `lookups` are the names of those that the pipeline has.
-    fn problems(&self, lookups: &[&str]) -> Vec<String> {
-        let _ = lookups;
+    /// What is wrong with it, a sentence each: asked before anything runs.
+    fn problems(&self, planned: &Planned<'_>) -> Vec<String> {
+        let _ = planned;
         Vec::new()
     }
 
@@ -53,6 +53,15 @@ pub trait Action: Send + Sync + 'static {
     fn begin(&self, around: &Surroundings) {
         let _ = around;
     }
+}
+
+/// What is known of a pipeline before it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned<'a> {
+    /// The names of its lookups.
+    pub lookups: &'a [&'a str],
+    /// Whether the action may go to addresses that are not public.
+    pub allow_private: bool,
 }
 
 /// Where an action finds itself.
@@ -84,8 +93,8 @@ pub trait BatchAction: Send + Sync + 'static {
     }
 
     /// As for an [`Action`].
-    fn problems(&self, lookups: &[&str]) -> Vec<String> {
-        let _ = lookups;
+    fn problems(&self, planned: &Planned<'_>) -> Vec<String> {
+        let _ = planned;
         Vec::new()
     }
 
@@ -220,5 +229,15 @@ where
 
     fn call_owned(&self, batch: Vec<Delivery>) -> BoxFuture<'_, Vec<Result>> {
         Box::pin((self.0)(batch))
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Delivery {
+    /// A delivery without a pipeline around it, for tests of actions.
+    pub fn alone(change: Change, attempt: u32) -> Self {
+        let hasher = ChangeHasher::new(1, Vec::new());
+        let scope = Arc::new(Scope { name: "alone/".to_owned(), hasher, unique_ids: true });
+        Delivery { change, scope, known_hash: None, attempt }
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::action::call::{Action, BatchAction, Surroundings};
+use crate::action::call::{Action, BatchAction, Planned, Surroundings};
 use crate::action::cut_back::CutBackSink;
 use crate::action::transactional::TransactionalSink;
 use crate::change::Change;
@@ -220,9 +220,10 @@ impl ActionSpec {
 
     /// What is wrong with it, a sentence each. `lookups` are the names of those that the pipeline has.
     pub fn problems(&self, lookups: &[&str]) -> Vec<String> {
+        let planned = Planned { lookups, allow_private: self.allow_private };
         match &self.kind {
-            Kind::Each(action) => action.problems(lookups),
-            Kind::Batch(action) => action.problems(lookups),
+            Kind::Each(action) => action.problems(&planned),
+            Kind::Batch(action) => action.problems(&planned),
             Kind::CutBack(_) | Kind::Transactional(_) => Vec::new(),
         }
     }
