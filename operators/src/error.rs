@@ -92,6 +92,12 @@ impl Error {
         self.kind
     }
 
+    /// The same error, of which it is known that nothing was asked.
+    pub fn unasked(mut self) -> Self {
+        self.wait = Some(Wait { time: Duration::ZERO, asked: false });
+        self
+    }
+
     /// The same error in words alone: its source is only told.
     pub fn in_words(&self) -> Error {
         Error { kind: self.kind, context: self.to_string(), wait: self.wait, source: None }

@@ -424,9 +424,9 @@ impl Driver {
             Err(_) => Error::retry(format!("no answer within {:?}", self.spec.timeout)),
         };
         let again = Again::after(&error);
+        job.delivery.attempt -= u32::from(!was_asked);
         match error.kind() {
             ErrorKind::Retry if !was_asked || job.delivery.attempt < self.spec.attempts => {
-                job.delivery.attempt -= u32::from(!was_asked);
                 self.stats.trouble(error.to_string());
                 Err(again)
             }

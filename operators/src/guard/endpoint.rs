@@ -221,8 +221,13 @@ impl Guard {
         state.refused += 1;
         let (breaker, now) = (&state.breaker, self.clock.now());
         let away = breaker.failing_since().map(|since| now.saturating_duration_since(since));
-        let gives_up = because == Because::Breaker && self.config.give_up_after.is_some_and(|limit| away >= Some(limit));
-        let until = Time(unix_ms() + wait.as_millis() as u64);
+        let limit = self.config.give_up_after.filter(|_| because == Because::Breaker);
+        let gives_up = limit.is_some_and(|limit| away >= Some(limit));
+        // Not longer than until it is given up.
+        let left = limit.map(|limit| limit.saturating_sub(away.unwrap_or_default()).max(Duration::from_millis(1)));
+        let wait = left.map_or(wait, |left| wait.min(left));
+        let open = breaker.refuses(now).filter(|_| because == Because::Breaker).unwrap_or(wait);
+        let until = Time(unix_ms() + open.as_millis() as u64);
         let why = match because {
             Because::Breaker if gives_up => format!("nothing has succeeded for {:?} ({})", whole(away), breaker.because()),
             Because::Breaker => format!("its breaker is open until {until} ({})", breaker.because()),
@@ -318,7 +323,7 @@ impl Drop for Entry {
 
 impl From<Refused> for Error {
     fn from(refused: Refused) -> Error {
-        if refused.gives_up { Error::park(refused.why) } else { Error::not_asked(refused.why, refused.wait) }
+        if refused.gives_up { Error::park(refused.why).unasked() } else { Error::not_asked(refused.why, refused.wait) }
     }
 }
 
@@ -379,7 +384,8 @@ mod tests {
         assert!(shown.breaker == BreakerState::Open && shown.open_until.is_some() && shown.opened == 1);
         hand.turn_to(61 * SECOND);
         enter(&guard, false).unwrap().failed(Failure::Connection, "connection refused");
-        assert_eq!(Error::from(enter(&guard, false).unwrap_err()).kind(), ErrorKind::Park);
+        let given_up = Error::from(enter(&guard, false).unwrap_err());
+        assert_eq!((given_up.kind(), given_up.was_asked()), (ErrorKind::Park, false));
     }
 
     #[test]
