@@ -18,6 +18,8 @@ pub struct ActionBounds {
     pub hold_budget: Duration,
     /// Largest batch of a batch action.
     pub batch_max: usize,
+    /// Whether it may go to addresses that are not public.
+    pub allow_private: bool,
 }
 
 /// The bounds of a lookup.
@@ -44,6 +46,7 @@ impl ActionSpec {
             attempts: self.attempts,
             hold_budget: self.hold_budget,
             batch_max: self.batch_max,
+            allow_private: self.allow_private,
         }
     }
 }

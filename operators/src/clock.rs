@@ -31,15 +31,19 @@ impl fmt::Display for Elapsed {
 
 impl std::error::Error for Elapsed {}
 
-impl EpochClock {
-    /// Lets waits go by this hand from now on, once and for all.
-    pub fn turn_by(&self, hand: Arc<Hand>) {
-        let _ = self.hand.set(hand);
+/// The time that waits go by, as a part of its own: for what is to know nothing of epochs.
+#[derive(Clone, Debug, Default)]
+pub struct Clock(Option<Arc<Hand>>);
+
+impl Clock {
+    /// One that goes by a hand.
+    pub fn turned_by(hand: Arc<Hand>) -> Self {
+        Clock(Some(hand))
     }
 
     /// The instant by which ages are reckoned.
     pub fn now(&self) -> Instant {
-        match self.hand.get() {
+        match &self.0 {
             None => Instant::now(),
             Some(hand) => hand.anchor + hand.now(),
         }
@@ -47,7 +51,7 @@ impl EpochClock {
 
     /// Waits.
     pub async fn sleep(&self, wait: Duration) {
-        match self.hand.get() {
+        match &self.0 {
             None => tokio::time::sleep(wait).await,
             Some(hand) => hand.sleep(wait).await,
         }
@@ -58,7 +62,7 @@ impl EpochClock {
     /// # Errors
     /// It took longer.
     pub async fn timeout<T>(&self, wait: Duration, call: impl Future<Output = T>) -> Result<T, Elapsed> {
-        let Some(hand) = self.hand.get() else {
+        let Some(hand) = &self.0 else {
             return tokio::time::timeout(wait, call).await.map_err(|_| Elapsed);
         };
         let _calling = hand.calling();
@@ -68,6 +72,36 @@ impl EpochClock {
             Poll::Pending => over.as_mut().poll(context).map(|()| Err(Elapsed)),
         })
         .await
+    }
+}
+
+impl EpochClock {
+    /// The same time for what is to know nothing of epochs.
+    pub fn waits(&self) -> Clock {
+        Clock(self.hand.get().cloned())
+    }
+
+    /// Lets waits go by this hand from now on, once and for all.
+    pub fn turn_by(&self, hand: Arc<Hand>) {
+        let _ = self.hand.set(hand);
+    }
+
+    /// The instant by which ages are reckoned.
+    pub fn now(&self) -> Instant {
+        self.waits().now()
+    }
+
+    /// Waits.
+    pub async fn sleep(&self, wait: Duration) {
+        self.waits().sleep(wait).await;
+    }
+
+    /// Waits for a call, but not longer than `wait`.
+    ///
+    /// # Errors
+    /// It took longer.
+    pub async fn timeout<T>(&self, wait: Duration, call: impl Future<Output = T>) -> Result<T, Elapsed> {
+        self.waits().timeout(wait, call).await
     }
 
     /// Works on something that is no wait: a hand is not turned on meanwhile.

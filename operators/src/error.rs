@@ -1,6 +1,7 @@
 //! One error type. Its kind decides what becomes of the work: try again, park the change, or stop the pipeline.
 
 use std::fmt;
+use std::time::Duration;
 
 /// The result of anything in a pipeline that can fail.
 pub type Result<T = (), E = Error> = std::result::Result<T, E>;
@@ -31,23 +32,47 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     context: String,
+    wait: Option<Wait>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// When to try again, if not by the back-off.
+#[derive(Clone, Copy)]
+struct Wait {
+    time: Duration,
+    asked: bool,
 }
 
 impl Error {
     /// Passing trouble: try again.
     pub fn retry(context: impl Into<String>) -> Self {
-        Error { kind: ErrorKind::Retry, context: context.into(), source: None }
+        Error::new(ErrorKind::Retry, context.into())
+    }
+
+    /// Nothing was asked: whoever would have been is known to be away, or has enough to do. Try again after `wait`; that is no failed
+    /// attempt, for it says nothing of the change.
+    pub fn not_asked(context: impl Into<String>, wait: Duration) -> Self {
+        Error { wait: Some(Wait { time: wait, asked: false }), ..Error::retry(context) }
     }
 
     /// This change will not succeed: park it.
     pub fn park(context: impl Into<String>) -> Self {
-        Error { kind: ErrorKind::Park, context: context.into(), source: None }
+        Error::new(ErrorKind::Park, context.into())
     }
 
     /// The pipeline must not go on.
     pub fn stop(context: impl Into<String>) -> Self {
-        Error { kind: ErrorKind::Stop, context: context.into(), source: None }
+        Error::new(ErrorKind::Stop, context.into())
+    }
+
+    fn new(kind: ErrorKind, context: String) -> Self {
+        Error { kind, context, wait: None, source: None }
+    }
+
+    /// The same error with the time after which to try again, in place of the back-off's.
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.wait = Some(Wait { time: wait, asked: true });
+        self
     }
 
     /// The same error with another error as its source.
@@ -66,11 +91,32 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
+
+    /// The same error, of which it is known that nothing was asked.
+    pub fn unasked(mut self) -> Self {
+        self.wait = Some(Wait { time: Duration::ZERO, asked: false });
+        self
+    }
+
+    /// The same error in words alone: its source is only told.
+    pub fn in_words(&self) -> Error {
+        Error { kind: self.kind, context: self.to_string(), wait: self.wait, source: None }
+    }
+
+    /// After which time to try again, if that is known.
+    pub fn wait(&self) -> Option<Duration> {
+        self.wait.map(|wait| wait.time)
+    }
+
+    /// Whether anything was asked at all.
+    pub fn was_asked(&self) -> bool {
+        self.wait.is_none_or(|wait| wait.asked)
+    }
 }
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Error {
     fn from(source: E) -> Self {
-        Error { kind: ErrorKind::Retry, context: String::new(), source: Some(Box::new(source)) }
+        Error { source: Some(Box::new(source)), ..Error::retry("") }
     }
 }
 
@@ -92,5 +138,22 @@ impl fmt::Display for Error {
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {self}", self.kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn when_to_try_again_outlives_what_is_added() {
+        let busy = Error::retry("busy").retry_after(Duration::from_secs(3)).context("POST /");
+        assert_eq!(
+            (busy.wait(), busy.was_asked(), busy.to_string()),
+            (Some(Duration::from_secs(3)), true, "POST /: busy".into())
+        );
+        let away = Error::not_asked("away", Duration::from_secs(5));
+        assert_eq!((away.kind(), away.wait(), away.was_asked()), (ErrorKind::Retry, Some(Duration::from_secs(5)), false));
+        assert!(Error::park("").was_asked() && Error::park("").wait().is_none());
     }
 }

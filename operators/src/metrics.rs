@@ -11,6 +11,8 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, NoopRecord
 use crate::action::stats::ActionStats;
 use crate::dedup::stats::DedupStats;
 use crate::epoch::unix_ms;
+use crate::guard;
+use crate::guard::breaker::BreakerState;
 use crate::ingest::stats::ReaderStats;
 use crate::lookup::cache::CacheStats;
 use crate::lookup::stats::LoadStats;
@@ -60,6 +62,7 @@ const ACTION: Option<&str> = Some("action");
 const LOOKUP: Option<&str> = Some("lookup");
 const OPERATOR: Option<&str> = Some("operator");
 const POOL: Option<&str> = Some("pool");
+const ENDPOINT: Option<&str> = Some("endpoint");
 
 /// Changes read.
 pub const EVENTS_PROCESSED: Metric =
@@ -195,6 +198,50 @@ pub const POOL_ERRORS: Metric =
 /// How long opening takes.
 pub const POOL_CONNECT: Metric =
     metric("highwater_pool_connect_mean_seconds", G, "seconds", POOL, "What opening a connection of the pool takes on average");
+/// How often pooled connections are used again.
+pub const POOL_REUSE: Metric =
+    metric("highwater_pool_reuse_rate", G, "", POOL, "Share of uses of the pool's connections that opened none, 0 to 1");
+/// Attempts that asked nothing.
+pub const PUT_OFF: Metric = metric(
+    "highwater_action_put_off_total",
+    C,
+    "",
+    ACTION,
+    "Attempts that were put off without a call: a breaker was open, or a limit reached; they use up no attempts",
+);
+/// Attempts after failed ones.
+pub const RETRIED: Metric =
+    metric("highwater_action_retried_total", C, "", ACTION, "Attempts made after an attempt of the same change had failed");
+/// Breakers.
+pub const BREAKER_STATE: Metric =
+    metric("highwater_breaker_state", G, "", ENDPOINT, "The endpoint's breaker: 0 closed, 1 half open (probes pass), 2 open");
+/// Trips.
+pub const BREAKER_OPENED: Metric =
+    metric("highwater_breaker_opened_total", C, "", ENDPOINT, "How often the endpoint's breaker has opened");
+/// Calls refused by guards.
+pub const GUARD_REFUSED: Metric = metric(
+    "highwater_guard_refused_total",
+    C,
+    "",
+    ENDPOINT,
+    "Calls the endpoint's guard did not let through: breaker, rate, retry budget, no room",
+);
+/// The level of calls at once.
+pub const GUARD_LIMIT: Metric =
+    metric("highwater_guard_limit_calls", G, "", ENDPOINT, "Calls the endpoint gets at once, as found by its answers");
+/// Calls at the endpoint.
+pub const GUARD_CALLS: Metric = metric("highwater_guard_calls", G, "", ENDPOINT, "Calls under way at the endpoint");
+/// What a call may take.
+pub const GUARD_TIMEOUT: Metric = metric(
+    "highwater_guard_timeout_seconds",
+    G,
+    "seconds",
+    ENDPOINT,
+    "What a call of the endpoint may take, as follows from its measured p99",
+);
+/// The retry budget.
+pub const GUARD_RETRIES: Metric =
+    metric("highwater_guard_retries_left", G, "", ENDPOINT, "Retries that the endpoint's budget has left");
 /// The run.
 pub const GENERATION: Metric = metric("highwater_generation", G, "", None, "Number of this run of the pipeline");
 
@@ -265,6 +312,16 @@ pub const ALL: &[&Metric] = &[
     &POOL_OPENED,
     &POOL_ERRORS,
     &POOL_CONNECT,
+    &POOL_REUSE,
+    &PUT_OFF,
+    &RETRIED,
+    &BREAKER_STATE,
+    &BREAKER_OPENED,
+    &GUARD_REFUSED,
+    &GUARD_LIMIT,
+    &GUARD_CALLS,
+    &GUARD_TIMEOUT,
+    &GUARD_RETRIES,
     &GENERATION,
     &PROCESSES,
     &HEARTBEAT_AGE,
@@ -324,6 +381,8 @@ impl Metrics {
             self.counter(&ACTIONS_FAILED, &action).absolute(failed);
             self.gauge(&CALLS, &action).set(stats.running.load(Ordering::Relaxed) as f64);
             self.gauge(&RETRYING, &action).set(stats.retrying.load(Ordering::Relaxed) as f64);
+            self.counter(&PUT_OFF, &action).absolute(stats.put_off.load(Ordering::Relaxed));
+            self.counter(&RETRIED, &action).absolute(stats.retried.load(Ordering::Relaxed));
         }
         for (operator, stats) in process.figures.all::<DedupStats>() {
             self.gauge(&DEDUP_IDS, &operator).set(stats.ids() as f64);
@@ -332,6 +391,25 @@ impl Metrics {
         self.collect_readers(process);
         self.collect_process(process);
         self.collect_pools();
+        self.collect_guards();
+    }
+
+    fn collect_guards(&self) {
+        for (endpoint, status) in guard::all() {
+            self.gauge(&BREAKER_STATE, &endpoint).set(match status.breaker {
+                BreakerState::Closed => 0.0,
+                BreakerState::HalfOpen => 1.0,
+                BreakerState::Open => 2.0,
+            });
+            self.counter(&BREAKER_OPENED, &endpoint).absolute(status.opened);
+            self.counter(&GUARD_REFUSED, &endpoint).absolute(status.refused);
+            if let Some(limit) = status.limit {
+                self.gauge(&GUARD_LIMIT, &endpoint).set(limit as f64);
+            }
+            self.gauge(&GUARD_CALLS, &endpoint).set(status.in_use as f64);
+            self.gauge(&GUARD_TIMEOUT, &endpoint).set(status.timeout.as_secs_f64());
+            self.gauge(&GUARD_RETRIES, &endpoint).set(status.retries_left);
+        }
     }
 
     fn collect_pools(&self) {
@@ -343,6 +421,9 @@ impl Metrics {
             self.counter(&POOL_OPENED, &pool).absolute(status.opened);
             self.counter(&POOL_ERRORS, &pool).absolute(status.errors);
             self.gauge(&POOL_CONNECT, &pool).set(status.time_to_connect().as_secs_f64());
+            if let Some(rate) = status.reuse_rate() {
+                self.gauge(&POOL_REUSE, &pool).set(rate);
+            }
         }
     }
 

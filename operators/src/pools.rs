@@ -25,12 +25,19 @@ pub struct PoolStatus {
     pub errors: u64,
     /// Whether the last attempt to open one failed.
     pub away: bool,
+    /// Uses of connections since the pool was made, where the pool counts them.
+    pub used: u64,
 }
 
 impl PoolStatus {
     /// The share of the connections that may be which are in use, 0 to 1. Over a long time 0.6 to 0.8 is well sized.
     pub fn utilisation(&self) -> f64 {
         self.active as f64 / self.max_connections.max(1) as f64
+    }
+
+    /// The share of uses that opened no connection, 0 to 1, where the pool counts them.
+    pub fn reuse_rate(&self) -> Option<f64> {
+        (self.used > 0).then(|| 1.0 - self.opened.min(self.used) as f64 / self.used as f64)
     }
 
     /// What opening a connection takes on average.
@@ -50,6 +57,7 @@ impl PoolStatus {
             opening: self.opening + other.opening,
             errors: self.errors + other.errors,
             away: self.away || other.away,
+            used: self.used + other.used,
         }
     }
 }
@@ -58,6 +66,12 @@ impl PoolStatus {
 pub trait Shown: Send + Sync {
     /// How it stands now.
     fn status(&self) -> PoolStatus;
+
+    /// Lets it have so many connections from now on. `false`: it cannot be resized.
+    fn resize(&self, max_connections: usize) -> bool {
+        let _ = max_connections;
+        false
+    }
 }
 
 static POOLS: Mutex<Vec<(String, Weak<dyn Shown>)>> = Mutex::new(Vec::new());
@@ -67,6 +81,13 @@ pub fn show(purpose: &str, pool: Weak<dyn Shown>) {
     let mut pools = POOLS.lock();
     pools.retain(|(_, pool)| pool.strong_count() > 0);
     pools.push((purpose.to_owned(), pool));
+}
+
+/// Lets the pools of a purpose have so many connections each, from now on. `false`: there are none, or they cannot be resized.
+pub fn resize(purpose: &str, max_connections: usize) -> bool {
+    let shown = POOLS.lock().clone();
+    let pools = shown.into_iter().filter(|(of, _)| of == purpose).filter_map(|(_, pool)| pool.upgrade());
+    pools.filter(|pool| pool.resize(max_connections)).count() > 0
 }
 
 /// All pools of the process by purpose; those of one purpose are added together.

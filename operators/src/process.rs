@@ -264,6 +264,8 @@ impl Process {
 pub struct Stats {
     /// Changes read again that an earlier run had read already.
     pub replayed: AtomicU64,
+    /// The last epoch of changes that an earlier run had read, with a margin; 0 if there are none.
+    pub replayed_until: AtomicU64,
     /// The most changes that a crash at any moment would have made the next run read again.
     pub replayed_max: AtomicU64,
     /// Checkpoints saved.

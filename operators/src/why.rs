@@ -12,6 +12,7 @@ use std::time::Duration;
 pub use self::answer::{Held, HolderKind, Paused, SourceState, State, Why};
 use self::probe::Told;
 pub use self::probe::{Hold, Probe, Probes};
+use crate::action::stats::ActionStats;
 use crate::epoch::unix_ms;
 use crate::ingest::stats::{ReaderState, ReaderStats};
 use crate::pace::Saving;
@@ -54,7 +55,12 @@ impl Process {
                 Told::Nothing => {}
                 Told::Silent => silent = silent.or(Some(desk)),
                 Told::Holds(hold) => {
-                    let other = Held::new(desk, *hold);
+                    let mut other = Held::new(desk, *hold);
+                    if other.kind == HolderKind::Retry
+                        && let Some(stats) = other.action.as_ref().and_then(|action| self.figures.get::<ActionStats>(action))
+                    {
+                        other.trouble = other.trouble.or_else(|| stats.trouble.lock().clone());
+                    }
                     if held.as_ref().is_none_or(|held| other.rank() < held.rank()) {
                         held = Some(other);
                     }

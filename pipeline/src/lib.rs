@@ -66,6 +66,8 @@ pub mod prelude {
     #[cfg(feature = "postgres")]
     pub use highwater_sinks::PostgresTable;
     pub use highwater_sinks::{Line, Stdout};
+    #[cfg(feature = "webhook")]
+    pub use highwater_sinks::{Webhook, WebhookBatch};
 }
 
 /// The program on the README's first screen compiles.

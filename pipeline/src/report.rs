@@ -1,9 +1,10 @@
 //! The report of a run: tables for people, one JSON object for programs.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use comfy_table::{CellAlignment, Table, presets};
+use highwater_operators::action::stats::ActionStats;
 use highwater_operators::books::Sums;
 use highwater_operators::cluster::Totals;
 use highwater_operators::halt::Ending;
@@ -68,6 +69,12 @@ pub struct ActionBooks {
     pub dropped: u64,
     /// Read and not settled: read again by the next run.
     pub in_flight: u64,
+    /// Attempts of this run, in this process, that were made after an attempt of the same change had failed.
+    #[serde(default)]
+    pub retried: u64,
+    /// Changes called by this run, in this process, that an earlier run may have called without noting it: at most so many.
+    #[serde(default)]
+    pub repeated: u64,
     /// Where the output is.
     pub output: Option<String>,
 }
@@ -172,7 +179,11 @@ impl ActionBooks {
         let resolved = process.resolved();
         let books = |(action, sums): (String, Sums)| {
             let (delivered_later, dropped) = resolved.get(&action).copied().unwrap_or_default();
+            let stats = process.figures.get::<ActionStats>(&action);
+            let figure = |of: fn(&ActionStats) -> &AtomicU64| stats.as_ref().map_or(0, |stats| of(stats).load(Ordering::Relaxed));
             let books = ActionBooks {
+                retried: figure(|stats| &stats.retried),
+                repeated: figure(|stats| &stats.repeated),
                 read: sums.read,
                 duplicate: sums.duplicate,
                 rejected: sums.rejected,

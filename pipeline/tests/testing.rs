@@ -213,3 +213,46 @@ fn a_pipeline_that_is_not_complete_is_told() {
     });
     t.settle();
 }
+
+#[test]
+fn what_was_not_asked_uses_up_no_attempt_and_is_told() {
+    let mut t = receipts();
+    t.fail("receipt", 30, Error::not_asked("the bank's breaker is open", seconds(10)));
+    t.feed([paid("1")]);
+    t.settle();
+    assert_eq!(t.books("receipt").in_flight, 1);
+    let why = t.why().to_string();
+    assert!(why.contains("action receipt (worker 0) has not got through with change 1"), "{why}");
+    assert!(why.ends_with(": the bank's breaker is open"), "{why}");
+    t.advance(seconds(10 * 29));
+    assert_eq!((t.books("receipt").in_flight, t.calls("receipt").len()), (1, 30));
+    assert!(t.calls("receipt").iter().all(|call| call.attempt == 1));
+    t.advance(seconds(10));
+    assert_eq!((t.delivered("receipt"), t.books("receipt").retried), (vec!["1".to_owned()], 0));
+}
+
+#[test]
+fn a_time_to_try_again_takes_the_place_of_the_back_off() {
+    let mut t = receipts();
+    t.fail("receipt", 3, Error::retry("429").retry_after(minutes(3)));
+    t.feed([paid("1")]);
+    t.advance(minutes(8));
+    assert_eq!((t.calls("receipt").len(), t.delivered("receipt").len()), (3, 0));
+    t.advance(minutes(1));
+    assert_eq!((t.delivered("receipt").len(), t.books("receipt").retried), (1, 3));
+}
+
+#[test]
+fn what_is_not_asked_for_longer_than_the_budget_is_set_aside_in_order_and_comes_back() {
+    let mut t = receipts();
+    t.fail("receipt", 40, Error::not_asked("the bank's breaker is open", seconds(10)));
+    t.feed([paid("a").key("k"), paid("b").key("k"), paid("other")]);
+    t.advance(minutes(6));
+    let books = t.books("receipt");
+    assert_eq!((books.parked + books.delivered, books.in_flight), (3, 0), "the mark moves on");
+    t.advance(minutes(6));
+    let (books, delivered) = (t.books("receipt"), t.delivered("receipt"));
+    assert_eq!((books.delivered, books.parked), (3, 0));
+    let place = |id: &str| delivered.iter().position(|one| one == id).unwrap();
+    assert!(place("a") < place("b"), "{delivered:?}");
+}

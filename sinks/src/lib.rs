@@ -5,9 +5,13 @@ pub mod line;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod stdout;
+#[cfg(feature = "webhook")]
+pub mod webhook;
 
 pub use jsonl::JsonLinesFiles;
 pub use line::Line;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresTable;
 pub use stdout::Stdout;
+#[cfg(feature = "webhook")]
+pub use webhook::{Webhook, WebhookBatch};

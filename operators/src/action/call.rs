@@ -9,6 +9,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::change::Change;
 use crate::checkpoint::store::ChangeHash;
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::hash::ChangeHasher;
 
@@ -36,6 +37,44 @@ pub type BoxFuture<'a, T = Result> = Pin<Box<dyn Future<Output = T> + Send + 'a>
 pub trait Action: Send + Sync + 'static {
     /// Does it once. An error's kind decides: try again, park, or stop the pipeline. Any `?` means try again.
     fn call(&self, delivery: Delivery) -> BoxFuture<'_>;
+
+    /// Where it goes, for people; without secrets.
+    fn place(&self) -> Option<String> {
+        None
+    }
+
+    /// What is wrong with it, a sentence each: asked before anything runs.
+    fn problems(&self, planned: &Planned<'_>) -> Vec<String> {
+        let _ = planned;
+        Vec::new()
+    }
+
+    /// Told before the first call, by every worker of a process.
+    fn begin(&self, around: &Surroundings) {
+        let _ = around;
+    }
+}
+
+/// What is known of a pipeline before it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Planned<'a> {
+    /// The names of its lookups.
+    pub lookups: &'a [&'a str],
+    /// Whether the action may go to addresses that are not public.
+    pub allow_private: bool,
+}
+
+/// Where an action finds itself.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// The name of the action.
+    pub action: String,
+    /// Calls of it under way at once in this process.
+    pub max_parallelism: usize,
+    /// The time by which it waits.
+    pub clock: Clock,
+    /// Whether it may go to addresses that are not public.
+    pub allow_private: bool,
 }
 
 /// Something done for many changes at once. No batch holds two changes of one key.
@@ -46,6 +85,27 @@ pub trait BatchAction: Send + Sync + 'static {
     /// The same with a batch that may be kept: for actions that would copy it otherwise.
     fn call_owned(&self, batch: Vec<Delivery>) -> BoxFuture<'_, Vec<Result>> {
         Box::pin(async move { self.call(&batch).await })
+    }
+
+    /// As for an [`Action`].
+    fn place(&self) -> Option<String> {
+        None
+    }
+
+    /// As for an [`Action`].
+    fn problems(&self, planned: &Planned<'_>) -> Vec<String> {
+        let _ = planned;
+        Vec::new()
+    }
+
+    /// As for an [`Action`].
+    fn begin(&self, around: &Surroundings) {
+        let _ = around;
+    }
+
+    /// The largest batch it wants, if it wants to say so.
+    fn batch_max(&self) -> Option<usize> {
+        None
     }
 }
 
@@ -169,5 +229,15 @@ where
 
     fn call_owned(&self, batch: Vec<Delivery>) -> BoxFuture<'_, Vec<Result>> {
         Box::pin((self.0)(batch))
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Delivery {
+    /// A delivery without a pipeline around it, for tests of actions.
+    pub fn alone(change: Change, attempt: u32) -> Self {
+        let hasher = ChangeHasher::new(1, Vec::new());
+        let scope = Arc::new(Scope { name: "alone/".to_owned(), hasher, unique_ids: true });
+        Delivery { change, scope, known_hash: None, attempt }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -42,6 +42,8 @@ pub(crate) struct Job {
     /// The parked record that its outcome replaces.
     pub resolves: Option<ParkedId>,
     pub handover: Handover,
+    /// Of a batch: whether it counts among those that wait for a call. Its attempts do not tell: one that asked nothing is taken back.
+    pub waits: bool,
 }
 
 /// What a call came to: delivered, or the cause for which it is parked.
@@ -79,6 +81,24 @@ pub(crate) struct Finished {
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
+/// What an attempt means: the end of the job, or that it is to be tried again.
+type Attempted = Result<Judged, Again>;
+
+/// When to try again.
+#[derive(Clone, Copy)]
+pub(crate) struct Again {
+    /// `None`: as the back-off says.
+    wait: Option<Duration>,
+    /// Whether anything was asked; else it was no attempt.
+    asked: bool,
+}
+
+impl Again {
+    pub(crate) fn after(error: &Error) -> Self {
+        Again { wait: error.wait(), asked: error.was_asked() }
+    }
+}
+
 /// An answer as it comes: in time? without a panic? successful?
 type Raw = Result<Result<Result, String>, Elapsed>;
 
@@ -109,6 +129,7 @@ impl Driver {
         permits: &Arc<Semaphore>,
         post: Post<Vec<Answer>>,
     ) -> Self {
+        spec.begin(process);
         Driver {
             stats: process.figures.get_or_make(&spec.name, ActionStats::default),
             durations: process.metrics.histogram(&ACTION_DURATION, &spec.name),
@@ -207,21 +228,21 @@ impl Driver {
             }
             let mut attempt: BoxFuture<'static, _> = Box::pin(driver.attempt(job, now));
             match (&mut attempt).now_or_never() {
-                Some((job, Some(outcome))) => finished.push(Finished { job, outcome, permit: None }),
-                Some((job, None)) => {
+                Some((job, Ok(outcome))) => finished.push(Finished { job, outcome, permit: None }),
+                Some((job, Err(again))) => {
                     drop(permits.as_mut().and_then(|permits| permits.split(1)));
                     let driver = self.clone();
-                    calls.push(Box::pin(async move { vec![driver.wait_and_retry(job).await] }));
+                    calls.push(Box::pin(async move { vec![driver.wait_and_retry(job, again).await] }));
                 }
                 None => {
                     let permit = permits.as_mut().and_then(|permits| permits.split(1));
                     let driver = self.clone();
                     calls.push(Box::pin(async move {
                         let finished = match attempt.await {
-                            (job, Some(outcome)) => Finished { job, outcome, permit },
-                            (job, None) => {
+                            (job, Ok(outcome)) => Finished { job, outcome, permit },
+                            (job, Err(again)) => {
                                 drop(permit);
-                                driver.wait_and_retry(job).await
+                                driver.wait_and_retry(job, again).await
                             }
                         };
                         vec![finished]
@@ -245,12 +266,11 @@ impl Driver {
         self.permits.clone().try_acquire_many_owned(free as u32).ok()
     }
 
-    /// Makes one attempt. No outcome: it is to be tried again.
-    async fn attempt(self: Arc<Self>, mut job: Job, now: u64) -> (Job, Option<Judged>) {
+    /// Makes one attempt.
+    async fn attempt(self: Arc<Self>, mut job: Job, now: u64) -> (Job, Attempted) {
         let Kind::Each(action) = &self.spec.kind else { unreachable!("checked by the caller") };
         self.may_act().await;
-        job.delivery.attempt += 1;
-        job.handover.begins(job.delivery.attempt, now);
+        self.begins(&mut job, now);
         let delivery = job.delivery.clone();
         let answer: Raw = match guarded(|| action.call(delivery)) {
             Err(panic) => Ok(Err(panic)),
@@ -267,7 +287,7 @@ impl Driver {
                 }
             }
         };
-        let outcome = self.judge(&job, answer);
+        let outcome = self.judge(&mut job, answer);
         (job, outcome)
     }
 
@@ -276,22 +296,35 @@ impl Driver {
         let permit = self.permit(1).await;
         self.waits.called(1);
         match self.clone().attempt(job, unix_ms()).await {
-            (job, Some(outcome)) => Finished { job, outcome, permit },
-            (job, None) => {
+            (job, Ok(outcome)) => Finished { job, outcome, permit },
+            (job, Err(again)) => {
                 drop(permit);
-                self.wait_and_retry(job).await
+                self.wait_and_retry(job, again).await
             }
         }
     }
 
-    async fn wait_and_retry(self: Arc<Self>, mut job: Job) -> Finished {
+    async fn wait_and_retry(self: Arc<Self>, mut job: Job, mut again: Again) -> Finished {
         loop {
-            self.wait(std::slice::from_mut(&mut job)).await;
+            self.wait(std::slice::from_mut(&mut job), again).await;
             let permit = self.permit(1).await;
             match self.clone().attempt(job, unix_ms()).await {
-                (job, Some(outcome)) => return Finished { job, outcome, permit },
-                (again, None) => job = again,
+                (job, Ok(outcome)) => return Finished { job, outcome, permit },
+                (failed, Err(when)) => (job, again) = (failed, when),
             }
+        }
+    }
+
+    /// An attempt begins.
+    fn begins(&self, job: &mut Job, now: u64) {
+        job.delivery.attempt += 1;
+        job.handover.begins(job.delivery.attempt, now);
+        let replayed = self.process.stats.replayed_until.load(Ordering::Relaxed);
+        // No more than that can have been sent by the run before and not noted.
+        if job.epoch <= replayed && job.delivery.attempt == 1 && replayed > 0 {
+            let most = self.spec.max_parallelism as u64;
+            let one_more = |so_far| (so_far < most).then_some(so_far + 1);
+            let _ = self.stats.repeated.try_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         }
     }
 
@@ -322,7 +355,7 @@ impl Driver {
                 Ok(Ok(answers)) => answers,
                 // Which change made the batch panic is not known: each is tried once more alone, and the culprit parked.
                 Ok(Err(panic)) if jobs.len() == 1 => {
-                    let outcome = self.judge(&jobs[0], Ok(Err(panic))).expect("a panic is not tried again");
+                    let outcome = Err((Cause::Panicked, panic));
                     let culprit = jobs.pop().map(|job| Finished { job, outcome, permit });
                     return self.settle(culprit.into_iter().collect(), None, None);
                 }
@@ -338,13 +371,17 @@ impl Driver {
             let mut answers = answers.into_iter();
             let mut finished = Vec::with_capacity(jobs.len());
             let mut again = Vec::new();
-            for job in jobs {
+            let mut when = Again { wait: None, asked: false };
+            for mut job in jobs {
                 let answer = answers
                     .next()
                     .unwrap_or_else(|| Err(Error::retry(format!("no answer for this change within {:?}", self.spec.timeout))));
-                match self.judge(&job, Ok(Ok(answer))) {
-                    Some(outcome) => finished.push(Finished { job, outcome, permit: None }),
-                    None => again.push(job),
+                match self.judge(&mut job, Ok(Ok(answer))) {
+                    Ok(outcome) => finished.push(Finished { job, outcome, permit: None }),
+                    Err(one) => {
+                        when = Again { wait: when.wait.max(one.wait), asked: when.asked || one.asked };
+                        again.push(job);
+                    }
                 }
             }
             // Who waits for permits must hold none, or two batches wait for each other.
@@ -353,19 +390,19 @@ impl Driver {
             if again.is_empty() {
                 return;
             }
-            self.wait(&mut again).await;
+            self.wait(&mut again, when).await;
             jobs = again;
         }
     }
 
     /// An attempt of all of them begins.
     pub(crate) fn begin(&self, jobs: &mut [Job]) {
-        let now = unix_ms();
+        let (now, mut new) = (unix_ms(), 0);
         for job in jobs.iter_mut() {
-            job.delivery.attempt += 1;
-            job.handover.begins(job.delivery.attempt, now);
+            new += usize::from(!std::mem::replace(&mut job.waits, true));
+            self.begins(job, now);
         }
-        self.waits.called(jobs.iter().filter(|job| job.delivery.attempt == 1).count());
+        self.waits.called(new);
     }
 
     /// Waits until this run may act on what asks no generation. Asked before each attempt: whoever was frozen, replaced and
@@ -386,36 +423,52 @@ impl Driver {
         permit
     }
 
-    /// What an attempt means: the end of the job, or `None` to try again.
-    fn judge(&self, job: &Job, answer: Raw) -> Option<Judged> {
+    /// What an attempt means. One that asked nothing is taken back.
+    fn judge(&self, job: &mut Job, answer: Raw) -> Attempted {
+        let was_asked = !matches!(&answer, Ok(Ok(Err(error))) if !error.was_asked());
+        if was_asked && job.delivery.attempt > 1 {
+            self.stats.retried.fetch_add(1, Ordering::Relaxed);
+        }
         let error = match answer {
-            Ok(Ok(Ok(()))) => return Some(Ok(())),
-            Ok(Err(panic)) => return Some(Err((Cause::Panicked, panic))),
+            Ok(Ok(Ok(()))) => {
+                self.stats.no_trouble();
+                return Ok(Ok(()));
+            }
+            Ok(Err(panic)) => return Ok(Err((Cause::Panicked, panic))),
             Ok(Ok(Err(error))) => error,
             Err(_) => Error::retry(format!("no answer within {:?}", self.spec.timeout)),
         };
+        let again = Again::after(&error);
+        job.delivery.attempt -= u32::from(!was_asked);
         match error.kind() {
-            ErrorKind::Retry if job.delivery.attempt < self.spec.attempts => None,
-            ErrorKind::Retry | ErrorKind::Park => Some(Err((Cause::Failed, error.to_string()))),
+            ErrorKind::Retry if !was_asked || job.delivery.attempt < self.spec.attempts => {
+                self.stats.trouble(error.to_string());
+                Err(again)
+            }
+            ErrorKind::Retry | ErrorKind::Park => Ok(Err((Cause::Failed, error.to_string()))),
             ErrorKind::Stop => {
                 self.process.halt.fail(error.context(format!("action \"{}\"", self.spec.name)));
-                None
+                Err(again)
             }
         }
     }
 
-    /// Waits until failed jobs are to be tried again.
-    pub(crate) async fn wait(&self, jobs: &mut [Job]) {
+    /// Waits until failed jobs are to be tried again, and those that asked nothing.
+    pub(crate) async fn wait(&self, jobs: &mut [Job], again: Again) {
         let failed = jobs.len() as u64;
-        self.stats.called.fetch_add(failed, Ordering::Relaxed);
-        self.stats.failed.fetch_add(failed, Ordering::Relaxed);
+        if again.asked {
+            self.stats.called.fetch_add(failed, Ordering::Relaxed);
+            self.stats.failed.fetch_add(failed, Ordering::Relaxed);
+        } else {
+            self.stats.put_off.fetch_add(failed, Ordering::Relaxed);
+        }
         let attempt = jobs.iter().map(|job| job.delivery.attempt).max().unwrap_or(1);
-        let wait = self.spec.backoff.wait(attempt);
+        let wait = again.wait.unwrap_or_else(|| self.spec.backoff.wait(attempt));
         let next_try = unix_ms() + wait.as_millis() as u64;
         let mut told = Vec::new();
         for job in jobs.iter_mut() {
             job.handover.waits(next_try);
-            if job.delivery.attempt == 1 {
+            if job.delivery.attempt <= 1 {
                 // It outlives its batch: kept as a slice it would keep its whole block.
                 job.delivery.change = job.delivery.change.detached();
                 told.push(Answer::Retrying(job.slot));
@@ -441,7 +494,7 @@ impl Driver {
         let mut answers = Vec::new();
         let mut set_aside = Vec::new();
         for Finished { job, outcome, mut permit } in finished {
-            let Job { slot, delivery, epoch, resolves, handover } = job;
+            let Job { slot, delivery, epoch, resolves, handover, .. } = job;
             if outcome.is_err() {
                 self.stats.failed.fetch_add(1, Ordering::Relaxed);
             }

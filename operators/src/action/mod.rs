@@ -19,5 +19,5 @@ pub mod stats;
 pub mod transactional;
 mod waits;
 
-pub use call::{Action, BatchAction, BoxFuture, Delivery, Run, batch, run};
+pub use call::{Action, BatchAction, BoxFuture, Delivery, Run, Surroundings, batch, run};
 pub use spec::{ActionSpec, IntoAction, NamedAction, action};

@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::action::call::{Action, BatchAction};
+use crate::action::call::{Action, BatchAction, Planned, Surroundings};
 use crate::action::cut_back::CutBackSink;
 use crate::action::transactional::TransactionalSink;
 use crate::change::Change;
 use crate::guard::backoff::Backoff;
+use crate::process::Process;
 
 /// A named action with its bounds, as given to a fan-out.
 pub type NamedAction = ActionSpec;
@@ -30,6 +31,7 @@ pub struct ActionSpec {
     pub(crate) hold: bool,
     pub(crate) hold_budget: Duration,
     pub(crate) batch_max: usize,
+    pub(crate) allow_private: bool,
 }
 
 /// The ways in which an action is carried out.
@@ -98,6 +100,7 @@ pub fn action<M>(name: impl Into<String>, action: impl IntoAction<M>) -> NamedAc
     let kind = action.into_kind();
     let (max_parallelism, batch_max) = match kind {
         Kind::Transactional(_) => (TRANSACTIONS, CHANGES_PER_TRANSACTION),
+        Kind::Batch(ref action) => (100, action.batch_max().unwrap_or(500)),
         _ => (100, 500),
     };
     ActionSpec {
@@ -112,6 +115,7 @@ pub fn action<M>(name: impl Into<String>, action: impl IntoAction<M>) -> NamedAc
         hold: false,
         hold_budget: Duration::from_secs(300),
         batch_max,
+        allow_private: false,
     }
 }
 
@@ -185,6 +189,12 @@ impl ActionSpec {
         self
     }
 
+    /// Lets it go to addresses that are not public: loopback, private networks, link-local. Default: a webhook refuses them.
+    pub fn allow_private(mut self, allow: bool) -> Self {
+        self.allow_private = allow;
+        self
+    }
+
     /// Whether a delivery is noted in our ledger.
     pub(crate) fn notes_deliveries(&self) -> bool {
         !self.repeatable && !matches!(self.kind, Kind::Transactional(_))
@@ -203,7 +213,29 @@ impl ActionSpec {
         match &self.kind {
             Kind::CutBack(sink) => Some(sink.place()),
             Kind::Transactional(sink) => Some(sink.place()),
-            Kind::Each(_) | Kind::Batch(_) => None,
+            Kind::Each(action) => action.place(),
+            Kind::Batch(action) => action.place(),
+        }
+    }
+
+    /// What is wrong with it, a sentence each. `lookups` are the names of those that the pipeline has.
+    pub fn problems(&self, lookups: &[&str]) -> Vec<String> {
+        let planned = Planned { lookups, allow_private: self.allow_private };
+        match &self.kind {
+            Kind::Each(action) => action.problems(&planned),
+            Kind::Batch(action) => action.problems(&planned),
+            Kind::CutBack(_) | Kind::Transactional(_) => Vec::new(),
+        }
+    }
+
+    /// Tells it where it finds itself.
+    pub(crate) fn begin(&self, process: &Process) {
+        let (action, max_parallelism) = (self.name.clone(), process.cluster.place().share(self.max_parallelism));
+        let around = Surroundings { action, max_parallelism, clock: process.clock.waits(), allow_private: self.allow_private };
+        match &self.kind {
+            Kind::Each(action) => action.begin(&around),
+            Kind::Batch(action) => action.begin(&around),
+            Kind::CutBack(_) | Kind::Transactional(_) => {}
         }
     }
 

@@ -1,6 +1,6 @@
 //! Figures of one action, shared by its workers and its drivers.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -15,6 +15,30 @@ pub struct ActionStats {
     pub running: AtomicI64,
     /// Changes that wait for their next attempt.
     pub retrying: AtomicI64,
-    /// Why the target of a transactional action takes nothing for now.
+    /// Attempts that were put off, for nothing was asked: a breaker was open, or a limit reached.
+    pub put_off: AtomicU64,
+    /// Of the attempts, those made after one of the same change had failed.
+    pub retried: AtomicU64,
+    /// Changes called for the first time that an earlier run had read, and may have called: at most so many of them are repeats.
+    pub repeated: AtomicU64,
+    /// Whether there is trouble: looked at instead of the text.
+    pub troubled: AtomicBool,
+    /// Why attempts fail or are put off, as long as none succeeds.
     pub trouble: Mutex<Option<String>>,
+}
+
+impl ActionStats {
+    /// An attempt failed or was put off.
+    pub(crate) fn trouble(&self, why: String) {
+        *self.trouble.lock() = Some(why);
+        self.troubled.store(true, Ordering::Release);
+    }
+
+    /// An attempt succeeded.
+    pub(crate) fn no_trouble(&self) {
+        if self.troubled.load(Ordering::Acquire) {
+            self.troubled.store(false, Ordering::Release);
+            *self.trouble.lock() = None;
+        }
+    }
 }

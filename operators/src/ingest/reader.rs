@@ -204,6 +204,8 @@ fn count_replay(process: &Process, batch: &Batch, from: u64) {
     let n = (batch.changes.len() + batch.rejected.len()) as u64;
     if process.read_so_far.was_read(batch.partition, from) {
         process.stats.replayed.fetch_add(n, Ordering::Relaxed);
+        // The batch gets its epoch on the worker, a moment from now.
+        process.stats.replayed_until.fetch_max(process.clock.unix_ms() + 1_000, Ordering::Relaxed);
     } else {
         process.stats.first_new(process.started.elapsed());
     }

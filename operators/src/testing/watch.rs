@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::action::spec::{ActionSpec, Kind};
-use crate::action::{Action, BatchAction, BoxFuture, Delivery};
+use crate::action::{Action, BatchAction, BoxFuture, Delivery, Surroundings};
 use crate::error::{Error, Result};
 
 /// What is to become of a call.
@@ -69,6 +69,14 @@ impl Action for Watched<dyn Action> {
             answer
         })
     }
+
+    fn place(&self) -> Option<String> {
+        self.inner.place()
+    }
+
+    fn begin(&self, around: &Surroundings) {
+        self.inner.begin(around);
+    }
 }
 
 impl BatchAction for Watched<dyn BatchAction> {
@@ -92,6 +100,14 @@ impl BatchAction for Watched<dyn BatchAction> {
             }
             answers
         })
+    }
+
+    fn place(&self) -> Option<String> {
+        self.inner.place()
+    }
+
+    fn begin(&self, around: &Surroundings) {
+        self.inner.begin(around);
     }
 }
 

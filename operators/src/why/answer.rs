@@ -264,7 +264,7 @@ impl fmt::Display for Held {
         let trouble = self.trouble.as_ref().map_or_else(String::new, |trouble| format!(": {trouble}"));
         match self.kind {
             HolderKind::Call => write!(f, "{operator}{worker} has waited {since} for the answer to {change}{attempt}{trouble}"),
-            HolderKind::Retry => write!(f, "{operator}{worker} has failed for {change}{attempt}{next}{trouble}"),
+            HolderKind::Retry => write!(f, "{operator}{worker} has not got through with {change}{attempt}{next}{trouble}"),
             HolderKind::Lookup => write!(f, "{operator}{worker} has waited {since} for the row of {change}{attempt}"),
             HolderKind::LookupRetry => {
                 write!(f, "{operator}{worker} could not load the row of {change}{attempt}{next}")
@@ -319,7 +319,7 @@ mod tests {
             ..Hold::new(1_000, HolderKind::Retry)
         };
         let told = Held::new(desk, hold).to_string();
-        let start = "action receipt (worker 1) has failed for change c-9 of key o-17, attempt 3 of 5, next try in 60.";
+        let start = "action receipt (worker 1) has not got through with change c-9 of key o-17, attempt 3 of 5, next try in 60.";
         assert!(told.starts_with(start), "{told}");
     }
 

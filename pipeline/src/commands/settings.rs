@@ -57,6 +57,7 @@ fn planned(plan: &Plan, name: &str, setting: &str) -> String {
         "attempts" => action().attempts.to_string(),
         "hold_budget" => time(action().hold_budget),
         "batch_max" => action().batch_max.to_string(),
+        "allow_private" => action().allow_private.to_string(),
         "cache_size" => lookup().cache_size.to_string(),
         "cache_ttl" => none(lookup().cache_ttl),
         "lookup_attempts" => lookup().attempts.to_string(),

@@ -347,6 +347,15 @@ pub const SETTINGS: &[Setting] = &[
         ..PLAIN
     },
     Setting {
+        name: "allow_private",
+        heading: ACTIONS,
+        kind: Kind::Switch,
+        usual: AS_PIPELINE,
+        meaning: "Let webhooks go to addresses that are not public: loopback, private networks, link-local",
+        part: Some((PartKind::Action, "allow_private")),
+        ..PLAIN
+    },
+    Setting {
         name: "cache_size",
         heading: LOOKUPS,
         kind: whole("entries", 1, 1_000_000_000),

@@ -58,6 +58,7 @@ impl Tuning {
                 ("attempts", Value::Whole(n)) => action.attempts(*n as u32),
                 ("hold_budget", Value::Time(Some(time))) => action.hold_budget(*time),
                 ("batch_max", Value::Whole(n)) => action.batch_max(*n as usize),
+                ("allow_private", Value::Switch(allow)) => action.allow_private(*allow),
                 (name, value) => unreachable!("{name} = {value} is no setting of an action"),
             };
         }

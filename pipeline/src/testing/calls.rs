@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use highwater_operators::action::Delivery;
 use highwater_operators::testing::watch::{Fate, Watch};
-use highwater_operators::{Error, ErrorKind, Result};
+use highwater_operators::{Error, Result};
 use parking_lot::Mutex;
 
 /// A call that was answered.
@@ -42,23 +42,23 @@ struct State {
     hanging: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Planned {
-    Fail(ErrorKind, String),
+    Fail(Error),
     Hang,
 }
 
 impl Calls {
     pub(super) fn fail(&self, action: &str, times: usize, error: &Error) {
-        self.plan(action, times, &Planned::Fail(error.kind(), error.to_string()));
+        self.plan(action, times, || Planned::Fail(error.in_words()));
     }
 
     pub(super) fn hang(&self, action: &str, times: usize) {
-        self.plan(action, times, &Planned::Hang);
+        self.plan(action, times, || Planned::Hang);
     }
 
-    fn plan(&self, action: &str, times: usize, planned: &Planned) {
-        self.0.lock().plans.entry(action.to_owned()).or_default().extend(std::iter::repeat_n(planned.clone(), times));
+    fn plan(&self, action: &str, times: usize, planned: impl FnMut() -> Planned) {
+        self.0.lock().plans.entry(action.to_owned()).or_default().extend(std::iter::repeat_with(planned).take(times));
     }
 
     pub(super) fn of(&self, action: &str) -> Vec<Call> {
@@ -80,11 +80,7 @@ impl Watch for Calls {
         let mut state = self.0.lock();
         match state.plans.get_mut(action).and_then(VecDeque::pop_front) {
             None => Fate::Goes,
-            Some(Planned::Fail(kind, text)) => Fate::Fails(match kind {
-                ErrorKind::Retry => Error::retry(text),
-                ErrorKind::Park => Error::park(text),
-                ErrorKind::Stop => Error::stop(text),
-            }),
+            Some(Planned::Fail(error)) => Fate::Fails(error),
             Some(Planned::Hang) => {
                 state.hanging += 1;
                 Fate::Hangs

@@ -50,6 +50,7 @@ use highwater_operators::checkpoint::embedded::EmbeddedStore;
 use highwater_operators::checkpoint::store::Parked;
 use highwater_operators::clock::Hand;
 use highwater_operators::process::Process;
+use highwater_operators::why::Why;
 use highwater_operators::{Change, Error, Result};
 use tempfile::TempDir;
 
@@ -282,6 +283,12 @@ impl Pipeline {
         let Ok(seen) = EmbeddedStore::inspect(&self.data()) else { return Vec::new() };
         let ids: Vec<u64> = seen.parked_heads().map(|head| head.id).collect();
         ids.into_iter().filter_map(|id| seen.parked(id).expect("the data directory can be read")).collect()
+    }
+
+    /// What holds the mark.
+    #[track_caller]
+    pub fn why(&mut self) -> Why {
+        self.process().why(Duration::from_secs(5))
     }
 
     /// How many of the changes that were fed lie below the saved mark: no crash makes them be read again.

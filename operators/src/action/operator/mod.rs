@@ -440,7 +440,7 @@ impl Desk {
             task.handover = Some(handover.clone());
             let (change, known_hash) = (task.change.clone(), task.known_hash.clone());
             let delivery = Delivery { change, scope: scope.clone(), known_hash, attempt: 0 };
-            Job { slot, delivery, epoch: task.epoch, resolves: task.resolves, handover }
+            Job { slot, delivery, epoch: task.epoch, resolves: task.resolves, handover, waits: false }
         });
         let jobs: Vec<Job> = jobs.collect();
         self.running += jobs.len();

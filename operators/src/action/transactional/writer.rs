@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::outcomes::{self, Entry};
 use super::{RunOf, Shared, Transaction, TransactionalSink};
-use crate::action::driver::{Driver, Finished, Job};
+use crate::action::driver::{Again, Driver, Finished, Job};
 use crate::action::spec::ActionSpec;
 use crate::checkpoint::store::Cause;
 use crate::error::{Error, ErrorKind};
@@ -89,7 +89,7 @@ impl Driver {
                     if self.stats.trouble.lock().replace(trouble.clone()).is_none() {
                         tracing::warn!(action = %self.spec.name, error = %trouble, "nothing is written for now; trying again");
                     }
-                    self.wait(jobs).await;
+                    self.wait(jobs, Again::after(&error)).await;
                 }
                 ErrorKind::Park => return Err(Refusal::Because(Cause::Failed, error.to_string())),
                 ErrorKind::Stop => {

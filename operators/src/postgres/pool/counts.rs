@@ -41,6 +41,7 @@ impl Shown for Inner {
             opening: Duration::from_micros(counts.opening_us.load(Relaxed)),
             errors: counts.errors.load(Relaxed),
             away: counts.away.load(Relaxed),
+            used: 0,
         }
     }
 }

@@ -1,0 +1,57 @@
+//! Every change of a file goes to every URL: an action per URL, `hook-1`, `hook-2` and so on, none of which waits for another.
+//!
+//! Start a receiver, `python3 -m http.server` will do to see what parks (it knows no POST: 501, tried again, then parked), and run
+//! `webhooks --url http://127.0.0.1:8000/ --allow-private`; without `--allow-private` it refuses. The body is the change in the default
+//! envelope, and `webhook-id` is the same for every repeat of a change. Name a URL where nobody listens beside one that works: the breaker
+//! limits calls to it, the other does not notice, and after `--give-up` what it refuses is parked. Once somebody listens,
+//! `webhooks .. parked retry --all` and another run deliver it.
+
+use highwater::prelude::*;
+use highwater_examples::page;
+
+const INPUT: &str = "data/webhooks.jsonl";
+
+#[derive(clap::Args, Clone)]
+struct Args {
+    /// The changes, one a line in the default envelope
+    #[arg(long, value_name = "FILE", default_value = INPUT)]
+    input: String,
+    /// Where they go; may be said several times
+    #[arg(long = "url", value_name = "URL", default_value = "http://127.0.0.1:8000/")]
+    urls: Vec<String>,
+    /// A secret to sign with, `whsec_` and base64; said twice, there are two signatures
+    #[arg(long = "secret", value_name = "SECRET")]
+    secrets: Vec<String>,
+    /// Later changes of a key wait behind one that is parked
+    #[arg(long)]
+    hold: bool,
+    /// Seconds without any success after which changes for an endpoint are parked instead of waiting for it; 0 waits for ever
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    give_up: u64,
+}
+
+fn main() -> highwater::Exit {
+    highwater::program("webhooks")
+        .about("Every change to every URL")
+        .prepare(|args: &Args| if args.input == INPUT { Ok(page::make(INPUT, lines())?) } else { Ok(()) })
+        .main_with(|flow, args: &Args| {
+            flow.source(JsonLines::file(&args.input))
+                .fan_out(args.urls.iter().zip(1..).map(|(url, n)| {
+                    let mut hook = Webhook::post(url);
+                    for secret in &args.secrets {
+                        hook = hook.signed_with(secret);
+                    }
+                    if args.give_up > 0 {
+                        hook = hook.give_up_after(seconds(args.give_up));
+                    }
+                    let hook = action(format!("hook-{n}"), hook).max_parallelism(100);
+                    if args.hold { hook.hold() } else { hook }
+                }))
+                .checkpoint(Checkpoint::every(millis(200)));
+        })
+}
+
+fn lines() -> String {
+    let line = |n| format!("{{\"id\":\"c-{n}\",\"op\":\"insert\",\"key\":\"o-{}\",\"after\":{{\"amount\":{n}}}}}\n", n % 7);
+    (1..=20).map(line).collect()
+}

@@ -1,0 +1,246 @@
+//! Text with places that are filled from a change: `{id}`, `{key}`, `{after.status}`, `{found.customer.tier}`.
+//!
+//! `{name}` is a place if it is one word of letters, digits, `_`, `-` and dots; every other brace is text, so JSON can be written as it is.
+//! A word in braces that is nothing a change has is refused at the start; `{{word}}` writes `{word}`.
+
+use std::borrow::Cow;
+
+use highwater_operators::action::Delivery;
+use highwater_operators::row::{Row, Value};
+
+use crate::line::Line;
+
+/// Text with places.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Template(Vec<Part>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    /// A place, and whether it stands within a string of JSON.
+    Place(Place, bool),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Id,
+    Key,
+    Table,
+    Operation,
+    Time,
+    IdempotencyKey,
+    Change,
+    Before(Vec<String>),
+    After(Vec<String>),
+    Found(String, Vec<String>),
+}
+
+/// Where a place is filled in.
+pub(super) type Escape = fn(&str, &mut String);
+
+impl Template {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let (mut parts, mut plain, mut rest) = (Vec::new(), String::new(), text);
+        let mut quotes = Quotes::default();
+        while let Some(open) = rest.find('{') {
+            plain.push_str(&rest[..open]);
+            let braces = &rest[open..];
+            if let Some(word) = word(&braces[1..]).filter(|_| !braces.starts_with("{{")) {
+                quotes.pass(&plain);
+                let place = Place::parse(word).ok_or_else(|| unknown(word))?;
+                parts.extend([Part::Text(std::mem::take(&mut plain)), Part::Place(place, quotes.inside)]);
+                rest = &braces[word.len() + 2..];
+            } else if let Some(word) = braces.strip_prefix("{{").and_then(word)
+                && braces[word.len() + 3..].starts_with('}')
+            {
+                plain.push_str(&braces[1..word.len() + 3]);
+                rest = &braces[word.len() + 4..];
+            } else {
+                plain.push('{');
+                rest = &braces[1..];
+            }
+        }
+        plain.push_str(rest);
+        parts.push(Part::Text(plain));
+        parts.retain(|part| !matches!(part, Part::Text(text) if text.is_empty()));
+        Ok(Template(parts))
+    }
+
+    /// Its text, if it has no places.
+    pub(super) fn plain(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [] => Some(""),
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The lookups it asks for.
+    pub(super) fn lookups(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Place(Place::Found(lookup, _), _) => Some(lookup.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The same with its text written in another way, once for all.
+    pub(super) fn text(mut self, write: impl Fn(&str) -> String) -> Self {
+        for part in &mut self.0 {
+            if let Part::Text(text) = part {
+                *text = write(text);
+            }
+        }
+        self
+    }
+
+    /// Fills the places with text. A place that the change has nothing for is an error.
+    pub(super) fn fill(&self, delivery: &Delivery, escape: Escape) -> Result<String, String> {
+        let mut out = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => out.push_str(text),
+                Part::Place(place, _) => match place.value(delivery).and_then(Value::text) {
+                    Some(value) => escape(&value, &mut out),
+                    None => return Err(format!("the change has nothing for {{{}}}", place.name())),
+                },
+            }
+        }
+        Ok(out)
+    }
+
+    /// Fills the places as JSON: within a string the text of the value, escaped; elsewhere the value itself, or null.
+    pub(super) fn fill_json(&self, delivery: &Delivery, out: &mut Vec<u8>) {
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => out.extend_from_slice(text.as_bytes()),
+                Part::Place(Place::Change, false) => envelope(delivery, out),
+                Part::Place(place, true) => {
+                    let text = place.value(delivery).and_then(Value::text).unwrap_or_default();
+                    let quoted = serde_json::to_string(&*text).unwrap_or_default();
+                    out.extend_from_slice(quoted.get(1..quoted.len() - 1).unwrap_or_default().as_bytes());
+                }
+                Part::Place(place, false) => match place.value(delivery) {
+                    None | Some(Value::Null) => out.extend_from_slice(b"null"),
+                    Some(Value::Other(json)) => out.extend_from_slice(json.as_bytes()),
+                    // It cannot fail: it goes to memory.
+                    Some(Value::Text(text)) => drop(serde_json::to_writer(&mut *out, &*text)),
+                },
+            }
+        }
+    }
+}
+
+/// A change in the default envelope, without a newline.
+pub(super) fn envelope(delivery: &Delivery, out: &mut Vec<u8>) {
+    Line::write(out, |line| {
+        line.change(delivery.change());
+    });
+    out.pop();
+}
+
+/// The word that text begins with, if a closing brace follows.
+fn word(text: &str) -> Option<&str> {
+    let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')))?;
+    (end > 0 && text[end..].starts_with('}')).then(|| &text[..end])
+}
+
+fn unknown(word: &str) -> String {
+    format!(
+        "{{{word}}} is nothing that a change has; there are {{id}}, {{key}}, {{table}}, {{op}}, {{time}}, {{idempotency_key}}, \
+         {{change}}, {{before.FIELD}}, {{after.FIELD}} and {{found.LOOKUP.FIELD}}; {{{{{word}}}}} writes it as text"
+    )
+}
+
+impl Place {
+    fn parse(word: &str) -> Option<Self> {
+        let path = |path: &str| -> Option<Vec<String>> {
+            let names: Vec<String> = path.split('.').map(str::to_owned).collect();
+            names.iter().all(|name| !name.is_empty()).then_some(names)
+        };
+        Some(match word.split_once('.') {
+            None => match word {
+                "id" => Place::Id,
+                "key" => Place::Key,
+                "table" => Place::Table,
+                "op" => Place::Operation,
+                "time" => Place::Time,
+                "idempotency_key" => Place::IdempotencyKey,
+                "change" => Place::Change,
+                "before" => Place::Before(Vec::new()),
+                "after" => Place::After(Vec::new()),
+                _ => return None,
+            },
+            Some(("before", field)) => Place::Before(path(field)?),
+            Some(("after", field)) => Place::After(path(field)?),
+            Some(("found", found)) => {
+                let (lookup, field) = found.split_once('.')?;
+                Place::Found(lookup.to_owned(), path(field)?)
+            }
+            Some(_) => return None,
+        })
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Place::Before(path) => format!("before.{}", path.join(".")),
+            Place::After(path) => format!("after.{}", path.join(".")),
+            Place::Found(lookup, path) => format!("found.{lookup}.{}", path.join(".")),
+            Place::Id => "id".to_owned(),
+            Place::Key => "key".to_owned(),
+            Place::Table => "table".to_owned(),
+            Place::Operation => "op".to_owned(),
+            Place::Time => "time".to_owned(),
+            Place::IdempotencyKey => "idempotency_key".to_owned(),
+            Place::Change => "change".to_owned(),
+        }
+    }
+
+    fn value<'d>(&self, delivery: &'d Delivery) -> Option<Value<'d>> {
+        let text = |text: &'d str| Some(Value::Text(Cow::Borrowed(text)));
+        match self {
+            Place::Id => text(delivery.id()),
+            Place::Key => text(delivery.key()),
+            Place::Table => text(delivery.table()),
+            Place::Operation => text(delivery.operation().as_str()),
+            Place::Time => Some(Value::Text(delivery.time_ms().to_string().into())),
+            Place::IdempotencyKey => Some(Value::Text(delivery.idempotency_key().into())),
+            Place::Change => {
+                let mut json = Vec::new();
+                envelope(delivery, &mut json);
+                Some(Value::Text(String::from_utf8(json).ok()?.into()))
+            }
+            Place::Before(path) => at(delivery.before(), path),
+            Place::After(path) => at(delivery.after(), path),
+            Place::Found(lookup, path) => at(delivery.found(lookup), path),
+        }
+    }
+}
+
+/// What stands at a path into a row; of no path, the row itself.
+fn at<'r>(row: Row<'r>, path: &[String]) -> Option<Value<'r>> {
+    let Some((first, rest)) = path.split_first() else { return row.raw_json().map(Value::Other) };
+    rest.iter().try_fold(row.get(first)?, |value, name| match value {
+        Value::Other(text) if text.starts_with('{') => Row::json(text.as_bytes()).get(name),
+        _ => None,
+    })
+}
+
+/// Whether text of JSON stands within a string.
+#[derive(Default)]
+struct Quotes {
+    inside: bool,
+}
+
+impl Quotes {
+    fn pass(&mut self, text: &str) {
+        let mut escaped = false;
+        for byte in text.bytes() {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' if self.inside => escaped = true,
+                b'"' => self.inside = !self.inside,
+                _ => {}
+            }
+        }
+    }
+}
