@@ -131,12 +131,8 @@ fn webhooks_killed_at_any_moment_lose_nothing_and_repeat_what_was_under_way() {
         }
     }
     let came = receiver.came();
-    let mut repeats = Vec::new();
-    for (n, from) in starts.iter().enumerate() {
-        let to = starts.get(n + 1).copied().unwrap_or(came.len());
-        repeats.push(PATHS.map(|path| repeats_within(&came, path, *from, to)));
-    }
-    println!("{killed} kills; repeats at each URL in each run: {repeats:?}");
+    let repeats = PATHS.map(|path| repeats_by_kill(&came, path, &starts));
+    println!("{killed} kills; repeats at each URL by the kill that made them: {repeats:?}");
     assert!(killed > 0, "every run ended before it could be killed: set HIGHWATER_EVENTS higher");
     assert!(repeats.iter().flatten().all(|repeats| *repeats <= MAX_PARALLELISM), "more repeats than calls under way");
     for path in PATHS {
@@ -155,10 +151,19 @@ fn webhooks_killed_at_any_moment_lose_nothing_and_repeat_what_was_under_way() {
     }
 }
 
-/// What came at a path in a run and had come before.
-fn repeats_within(came: &[Came], path: &str, from: usize, to: usize) -> usize {
-    let mut seen: HashMap<u64, ()> = came[..from].iter().filter(|came| came.path == path).map(|came| (came.change, ())).collect();
-    came[from..to].iter().filter(|came| came.path == path && seen.insert(came.change, ()).is_some()).count()
+/// For each run, how much of what was under way at its end came once more. Not what came again *within* each run: one that is killed
+/// early leaves some of what was under way before it to the run after it.
+fn repeats_by_kill(came: &[Came], path: &str, starts: &[usize]) -> Vec<usize> {
+    let mut by_kill = vec![0; starts.len()];
+    let mut last: HashMap<u64, usize> = HashMap::new();
+    for (at, came) in came.iter().enumerate().filter(|(_, came)| came.path == path) {
+        let run = starts.iter().rposition(|start| *start <= at).unwrap_or(0);
+        if let Some(before) = last.insert(came.change, run) {
+            // What the kernel had taken from a run before its end may have come after the next one had begun.
+            by_kill[if before == run { run.saturating_sub(1) } else { before }] += 1;
+        }
+    }
+    by_kill
 }
 
 fn setting<T: std::str::FromStr>(name: &str, default: impl FnOnce() -> T) -> T {

@@ -320,9 +320,9 @@ impl Driver {
         job.delivery.attempt += 1;
         job.handover.begins(job.delivery.attempt, now);
         let replayed = self.process.stats.replayed_until.load(Ordering::Relaxed);
-        // No more than that can have been sent by the run before and not noted.
+        // No more than that can have been sent by each run before and not noted.
         if job.epoch <= replayed && job.delivery.attempt == 1 && replayed > 0 {
-            let most = self.spec.max_parallelism as u64;
+            let most = (self.spec.max_parallelism as u64).saturating_mul(self.process.generation.saturating_sub(1));
             let one_more = |so_far| (so_far < most).then_some(so_far + 1);
             let _ = self.stats.repeated.try_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
         }
