@@ -120,7 +120,7 @@ impl Template {
                     out.extend_from_slice(quoted.get(1..quoted.len() - 1).unwrap_or_default().as_bytes());
                 }
                 Part::Place(place, false) => match place.value(delivery) {
-                    None | Some(Value::Null) => out.extend_from_slice(b"null"),
+                    None | Some(Value::Null | Value::Unchanged) => out.extend_from_slice(b"null"),
                     Some(Value::Other(json)) => out.extend_from_slice(json.as_bytes()),
                     // It cannot fail: it goes to memory.
                     Some(Value::Text(text)) => drop(serde_json::to_writer(&mut *out, &*text)),
