@@ -9,10 +9,13 @@ mod web;
 use std::sync::Arc;
 
 use highwater::operators::change::{Change, Parts};
+use highwater::operators::clock::Clock;
+use highwater::operators::guard::{Failure, Guard, GuardConfig};
 use highwater::operators::in_flight::InFlight;
 use highwater::operators::ingest::source::PartitionName;
 use highwater::operators::ingest::{Batch, Partition, Read, Reader, Rejected, Source};
 use highwater::operators::metrics::{ALL, Kind};
+use highwater::operators::pools::{self, PoolStatus, Shown};
 use highwater::operators::postgres::{Pool, PoolConfig};
 use highwater::operators::{Position, ResumeToken};
 use highwater::prelude::*;
@@ -100,6 +103,32 @@ fn pool_in_every_state() -> impl Drop {
     Kept(Some(runtime))
 }
 
+/// A guard with a call under way whose breaker is open and has refused a call; and a pool that has used its connection twice.
+fn guard_that_refuses() -> impl Sized {
+    struct Reused;
+    impl Shown for Reused {
+        fn status(&self) -> PoolStatus {
+            PoolStatus { opened: 1, used: 2, ..PoolStatus::default() }
+        }
+    }
+    let pool: Arc<dyn Shown> = Arc::new(Reused);
+    pools::show("reused", Arc::downgrade(&pool));
+    let mut config = GuardConfig::default();
+    config.concurrency.max = 100;
+    config.breaker.reset_after = hours(1);
+    let guard = Guard::new("metrics", config, Clock::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let under_way = runtime.block_on(async {
+        let under_way = guard.enter(false).await.unwrap();
+        for _ in 0..5 {
+            guard.enter(false).await.unwrap().failed(Failure::Server, "503");
+        }
+        assert!(guard.enter(false).await.is_err());
+        under_way
+    });
+    (pool, guard, under_way)
+}
+
 /// Ends its tasks without waiting for them.
 struct Kept(Option<tokio::runtime::Runtime>);
 
@@ -133,6 +162,9 @@ fn every_metric_of_the_list_is_really_updated() {
         let calls = run(move |change| {
             let door = door.clone();
             async move {
+                if rand::random_bool(0.05) {
+                    return Err(Error::not_asked("busy", millis(5)));
+                }
                 match change.id().as_bytes().last() {
                     Some(b'3') => return Err(Error::park("never")),
                     Some(b'4') => return Err(Error::retry("not now")),
@@ -159,6 +191,7 @@ fn every_metric_of_the_list_is_really_updated() {
     door.add_permits(600);
 
     let _pool = pool_in_every_state();
+    let _guard = guard_that_refuses();
     let running = support::start(&settings, &build, Control::default());
     let url = web::monitor(&data);
     let mut seen = std::collections::BTreeSet::new();
