@@ -18,3 +18,7 @@ pub struct ActionStats {
     /// Why the target of a transactional action takes nothing for now.
     pub trouble: Mutex<Option<String>>,
 }
+
+/// The name of the condition under which an action takes changes.
+#[derive(Debug)]
+pub struct ConditionName(pub String);
