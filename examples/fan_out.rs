@@ -1,4 +1,5 @@
 //! Three actions take the same ten changes, each under its own name, with its own condition, bounds and pace.
+//! A condition is a closure (`.when(|change| ..)`) or a ready one (`.on(became(..))`), which `graph` and `status` show by name.
 //!
 //! `mail` takes only orders that became paid, at most two at once. `bank` takes new ones; it is busy at the first attempt,
 //! is tried again, and once does not answer at all: after its timeout that call is repeated too. `archive` writes files. None
@@ -20,7 +21,7 @@ fn main() -> highwater::Exit {
         .main_with(|flow, _| {
             flow.source(JsonLines::file(INPUT))
                 .fan_out([
-                    action("mail", run(mail)).when(|change| change.became("status", "paid")).max_parallelism(2),
+                    action("mail", run(mail)).on(became("status", "paid")).max_parallelism(2),
                     action("bank", Bank)
                         .when(|change| change.operation() == Operation::Insert)
                         .timeout(millis(100))

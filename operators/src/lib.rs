@@ -11,6 +11,7 @@ pub mod change;
 pub mod checkpoint;
 pub mod clock;
 pub mod cluster;
+pub mod condition;
 pub mod dedup;
 pub mod epoch;
 pub mod error;

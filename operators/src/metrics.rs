@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, NoopRecorder, Recorder, Unit};
 
-use crate::action::stats::ActionStats;
+use crate::action::stats::{ActionStats, ConditionName};
 use crate::dedup::stats::DedupStats;
 use crate::epoch::unix_ms;
 use crate::guard;
@@ -39,8 +39,10 @@ pub struct Metric {
     pub kind: Kind,
     /// Its unit: a word of Prometheus' base units, or empty for a plain number.
     pub unit: &'static str,
-    /// The labels beside `pipeline`, which all have.
+    /// The label beside `pipeline`, which all have.
     pub label: Option<&'static str>,
+    /// A second label.
+    pub second: Option<&'static str>,
     /// What it says.
     pub meaning: &'static str,
 }
@@ -52,7 +54,15 @@ const fn metric(
     label: Option<&'static str>,
     meaning: &'static str,
 ) -> Metric {
-    Metric { name, kind, unit, label, meaning }
+    Metric { name, kind, unit, label, second: None, meaning }
+}
+
+impl Metric {
+    /// The same by a second label too.
+    const fn and_by(mut self, label: &'static str) -> Metric {
+        self.second = Some(label);
+        self
+    }
 }
 
 use Kind::{Counter as C, Gauge as G, Histogram as H};
@@ -127,6 +137,15 @@ pub const CALLS: Metric = metric("highwater_action_calls", G, "", ACTION, "Chang
 /// Attempts that are waited for.
 pub const RETRYING: Metric =
     metric("highwater_action_retrying_changes", G, "", ACTION, "Changes that wait for their next attempt");
+/// What an action acts on.
+pub const CONDITION: Metric = metric(
+    "highwater_action_condition",
+    G,
+    "",
+    ACTION,
+    "1; its label `condition` says under which condition the action takes changes",
+)
+.and_by("condition");
 /// The window's changes.
 pub const IN_FLIGHT_CHANGES: Metric =
     metric("highwater_in_flight_changes", G, "", None, "Changes under way, each counted once per action it can reach");
@@ -289,6 +308,7 @@ pub const ALL: &[&Metric] = &[
     &ACTION_IN_FLIGHT,
     &CALLS,
     &RETRYING,
+    &CONDITION,
     &IN_FLIGHT_CHANGES,
     &IN_FLIGHT_CHANGES_LIMIT,
     &IN_FLIGHT_BYTES,
@@ -372,6 +392,12 @@ impl Metrics {
         self.0.register_gauge(&key(metric, label), &METADATA)
     }
 
+    fn gauge_of(&self, metric: &Metric, label: &str, second: &str) -> Gauge {
+        let labels = [(metric.label, label), (metric.second, second)];
+        let labels = labels.into_iter().filter_map(|(name, value)| Some(Label::new(name?, value.to_owned()))).collect::<Vec<_>>();
+        self.0.register_gauge(&Key::from_parts(metric.name, labels), &METADATA)
+    }
+
     /// Brings every counter and gauge up to date.
     pub fn collect(&self, process: &Process) {
         self.collect_books(process);
@@ -383,6 +409,11 @@ impl Metrics {
             self.gauge(&RETRYING, &action).set(stats.retrying.load(Ordering::Relaxed) as f64);
             self.counter(&PUT_OFF, &action).absolute(stats.put_off.load(Ordering::Relaxed));
             self.counter(&RETRIED, &action).absolute(stats.retried.load(Ordering::Relaxed));
+        }
+        for (action, ConditionName(condition)) in
+            process.figures.all::<ConditionName>().iter().map(|(name, said)| (name, &**said))
+        {
+            self.gauge_of(&CONDITION, action, condition).set(1.0);
         }
         for (operator, stats) in process.figures.all::<DedupStats>() {
             self.gauge(&DEDUP_IDS, &operator).set(stats.ids() as f64);

@@ -288,7 +288,8 @@ impl<'s> Changes<'s> {
         let mut nodes = Vec::new();
         for spec in actions {
             let spec = flow.site.tuning.action(spec);
-            let detail = spec.place().unwrap_or_default();
+            let on = spec.condition().map(|condition| format!("on {condition}"));
+            let detail = on.into_iter().chain(spec.place()).collect::<Vec<_>>().join(", ");
             nodes.push(flow.add(Kind::Action, spec.name(), detail, vec![node]));
             let planned = flow.running().and_then(|(running, _)| running.plan.actions.get(spec.name()).cloned());
             specs.push(planned.unwrap_or_else(|| Arc::new(spec)));

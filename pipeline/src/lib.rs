@@ -57,6 +57,10 @@ pub mod prelude {
     #[cfg(feature = "postgres")]
     pub use crate::input::{PostgresChangeLog, PostgresReplication, Snapshot};
     pub use highwater_operators::action::{Action, BatchAction, BoxFuture, Delivery, action, batch, run};
+    pub use highwater_operators::condition::{
+        Condition, all, any, became, changed, changed_from_to, condition, field, is_delete, is_insert, is_read, is_update, not,
+        operation, table,
+    };
     pub use highwater_operators::dedup::Dedup;
     pub use highwater_operators::lookup::{Cache, Lookup, load};
     pub use highwater_operators::row::Fields;

@@ -164,7 +164,28 @@ impl Plan {
         for (name, action) in &self.actions {
             problems.extend(action.problems(&lookups).into_iter().map(|problem| format!("action \"{name}\": {problem}")));
         }
+        self.check_conditions(&mut problems);
         self.problems.extend(problems);
+    }
+
+    /// A condition that needs what no source gives would have every update parked.
+    fn check_conditions(&self, problems: &mut Vec<String>) {
+        for (index, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.kind == Kind::Source) {
+            if self.sources.get(&node.name).is_none_or(|source| source.gives_rows_before()) {
+                continue;
+            }
+            for reached in self.downstream(index).into_iter().map(|node| &self.nodes[node]) {
+                let condition = self.actions.get(&reached.name).filter(|_| reached.kind == Kind::Action);
+                if let Some(condition) = condition.and_then(|spec| spec.condition()).filter(|condition| condition.needs_before())
+                {
+                    problems.push(format!(
+                        "action \"{}\" acts on {condition}, which needs the row before an update, and source \"{}\" ({}) gives none: \
+                         say which column holds it with .before(..), or ask less, as field(..).equals(..)",
+                        reached.name, node.name, node.detail
+                    ));
+                }
+            }
+        }
     }
 
     /// The plan as lines of text.

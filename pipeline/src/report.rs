@@ -77,6 +77,18 @@ pub struct ActionBooks {
     pub repeated: u64,
     /// Where the output is.
     pub output: Option<String>,
+    /// The condition under which the action takes changes, if it has one.
+    #[serde(default)]
+    pub condition: Option<String>,
+}
+
+/// What there is to say of an action beside its counts.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct About {
+    /// Where its output is.
+    pub place: Option<String>,
+    /// The condition under which it takes changes.
+    pub condition: Option<String>,
 }
 
 /// How lookups were answered.
@@ -105,7 +117,7 @@ impl Report {
             read: sum("read "),
             duplicate: sum("duplicate "),
             rejected: sum("rejected "),
-            actions: ActionBooks::of(process, &opened.places),
+            actions: ActionBooks::of(process, &opened.about),
             replayed: totals.replayed,
             replayed_max: stats.replayed_max.load(Ordering::Relaxed),
             saves: stats.saves.load(Ordering::Relaxed),
@@ -174,13 +186,14 @@ impl From<Totals> for CacheCounts {
 }
 
 impl ActionBooks {
-    /// The books of every action, as they stand. `places` says where the output of an action is.
-    pub(crate) fn of(process: &Process, places: &BTreeMap<String, String>) -> BTreeMap<String, ActionBooks> {
+    /// The books of every action, as they stand. `about` says the rest of each.
+    pub(crate) fn of(process: &Process, about: &BTreeMap<String, About>) -> BTreeMap<String, ActionBooks> {
         let resolved = process.resolved();
         let books = |(action, sums): (String, Sums)| {
             let (delivered_later, dropped) = resolved.get(&action).copied().unwrap_or_default();
             let stats = process.figures.get::<ActionStats>(&action);
             let figure = |of: fn(&ActionStats) -> &AtomicU64| stats.as_ref().map_or(0, |stats| of(stats).load(Ordering::Relaxed));
+            let About { place, condition } = about.get(&action).cloned().unwrap_or_default();
             let books = ActionBooks {
                 retried: figure(|stats| &stats.retried),
                 repeated: figure(|stats| &stats.repeated),
@@ -192,7 +205,8 @@ impl ActionBooks {
                 parked: sums.parked.saturating_sub(delivered_later),
                 dropped,
                 in_flight: sums.in_flight(),
-                output: places.get(&action).cloned(),
+                output: place,
+                condition,
             };
             (action, books)
         };

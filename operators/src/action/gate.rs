@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::action::spec::{ActionSpec, Condition};
+use crate::action::spec::ActionSpec;
+use crate::action::stats::ConditionName;
 use crate::change::Change;
 use crate::checkpoint::store::{Cause, ChangeHash, Outcome};
+use crate::condition::{Answer, Condition};
 use crate::guard::panic::guarded;
 use crate::heritage::LedgerAbove;
 use crate::process::Process;
@@ -21,16 +23,22 @@ pub(crate) enum Verdict {
     Park(ChangeHash, Cause, String),
 }
 
+/// Why it is not known whether a change is for the action.
+type Unknown = Box<(Cause, String)>;
+
 /// Judges the changes of one action on one worker.
 pub(crate) struct Gate {
     process: Arc<Process>,
     when: Option<Condition>,
     ledger: Option<Arc<LedgerAbove>>,
-    passes: Vec<Result<bool, String>>,
+    passes: Vec<Result<bool, Unknown>>,
 }
 
 impl Gate {
     pub(crate) fn new(process: &Arc<Process>, spec: &ActionSpec) -> Self {
+        if let Some(condition) = &spec.when {
+            process.figures.get_or_make(&spec.name, || ConditionName(condition.name().to_owned()));
+        }
         let number = process.heritage.actions.get(&spec.name);
         let ledger = number.and_then(|number| process.heritage.ledger.get(number)).cloned();
         Gate { process: process.clone(), when: spec.when.clone(), ledger, passes: Vec::new() }
@@ -49,7 +57,7 @@ impl Gate {
                 (Some((hash, outcome)), _) => Verdict::Met(hash, outcome),
                 (None, Ok(true)) => Verdict::Deliver,
                 (None, Ok(false)) => Verdict::Filtered,
-                (None, Err(panic)) => Verdict::Park(self.process.hasher.hash(&change), Cause::Panicked, panic),
+                (None, Err(unknown)) => Verdict::Park(self.process.hasher.hash(&change), unknown.0, unknown.1),
             };
             let failed = match verdict {
                 Verdict::Met(..) => None,
@@ -70,7 +78,8 @@ impl Gate {
 
     /// Asks the condition about one change.
     pub(crate) fn ask(&self, change: &Change) -> Result<bool, String> {
-        self.when.as_ref().map_or(Ok(true), |when| guarded(|| when(change)))
+        let Some(when) = &self.when else { return Ok(true) };
+        guarded(|| answer(when, change)).and_then(|answer| answer.map_err(|unknown| unknown.1))
     }
 
     /// Asks the condition about a whole batch under one guard; after a panic, change by change, to find the culprit.
@@ -80,11 +89,20 @@ impl Gate {
             self.passes.resize_with(changes.len(), || Ok(true));
             return;
         };
-        let asks = |change: &Change| !change.has_failed();
+        let asked = |change: &Change| if change.has_failed() { Ok(true) } else { answer(when, change) };
         let passes = &mut self.passes;
-        if guarded(|| passes.extend(changes.iter().map(|change| Ok(!asks(change) || when(change))))).is_err() {
+        if guarded(|| passes.extend(changes.iter().map(asked))).is_err() {
             self.passes.clear();
-            self.passes.extend(changes.iter().map(|change| guarded(|| !asks(change) || when(change))));
+            let one = |change| guarded(|| asked(change)).unwrap_or_else(|panic| Err(Box::new((Cause::Panicked, panic))));
+            self.passes.extend(changes.iter().map(one));
         }
+    }
+}
+
+fn answer(when: &Condition, change: &Change) -> Result<bool, Unknown> {
+    match when.ask(change) {
+        Answer::Holds => Ok(true),
+        Answer::Fails => Ok(false),
+        Answer::NoRowBefore => Err(Box::new((Cause::Failed, when.missing(change)))),
     }
 }

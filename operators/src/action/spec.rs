@@ -8,14 +8,12 @@ use crate::action::call::{Action, BatchAction, Planned, Surroundings};
 use crate::action::cut_back::CutBackSink;
 use crate::action::transactional::TransactionalSink;
 use crate::change::Change;
+use crate::condition::{self, Condition};
 use crate::guard::backoff::Backoff;
 use crate::process::Process;
 
 /// A named action with its bounds, as given to a fan-out.
 pub type NamedAction = ActionSpec;
-
-/// A condition on a change.
-pub type Condition = Arc<dyn Fn(&Change) -> bool + Send + Sync>;
 
 /// An action, its name and its bounds.
 #[derive(Clone)]
@@ -131,10 +129,27 @@ impl ActionSpec {
         &self.name
     }
 
-    /// Takes only changes for which `condition` holds; the rest is counted as filtered.
-    pub fn when(mut self, condition: impl Fn(&Change) -> bool + Send + Sync + 'static) -> Self {
-        self.when = Some(Arc::new(condition));
+    /// Takes only changes for which `condition` holds; the rest is counted as filtered. What several of [`when`](Self::when) and
+    /// [`on`](Self::on) say must all hold.
+    pub fn when(self, condition: impl Fn(&Change) -> bool + Send + Sync + 'static) -> Self {
+        self.on(Condition::closure(condition))
+    }
+
+    /// Takes only changes for which a ready condition holds, whose name screens and metrics show:
+    /// `.on(all([table("orders"), became("status", "paid")]))`.
+    ///
+    /// A change of which the condition cannot say whether it holds, because the source gives no row before an update, is parked.
+    pub fn on(mut self, condition: Condition) -> Self {
+        self.when = Some(match self.when.take() {
+            None => condition,
+            Some(earlier) => condition::all([earlier, condition]),
+        });
         self
+    }
+
+    /// The condition under which it takes a change, if it has one.
+    pub fn condition(&self) -> Option<&Condition> {
+        self.when.as_ref()
     }
 
     /// Calls under way at once, dealt to the processes there are (at least one each), and so the most that a crash can repeat. Default:

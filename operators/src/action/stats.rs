@@ -42,3 +42,7 @@ impl ActionStats {
         }
     }
 }
+
+/// The name of the condition under which an action takes changes.
+#[derive(Debug)]
+pub struct ConditionName(pub String);

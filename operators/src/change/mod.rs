@@ -348,7 +348,8 @@ impl Change {
         self.attachments().find(|found| *found.lookup == *lookup).map_or(Row::ABSENT, Found::row)
     }
 
-    /// Whether `field` has `value` after this change and had not before: an insert with it counts, a delete never does.
+    /// Whether `field` has `value` after this change and had not before: an insert with it counts, a delete never does. An update
+    /// without its row before counts too; the condition [`became`](crate::condition::became) does not guess.
     pub fn became(&self, field: &str, value: &str) -> bool {
         self.after().has(field, value) && !self.before().has(field, value)
     }

@@ -86,6 +86,11 @@ pub trait Source: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Whether an update may come with the row before it. Where none ever does, a condition that needs it is refused at start.
+    fn gives_rows_before(&self) -> bool {
+        true
+    }
+
     /// Whether ids are unique beyond one partition.
     fn has_global_ids(&self) -> bool {
         false

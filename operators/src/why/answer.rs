@@ -59,6 +59,9 @@ pub struct Held {
     pub worker: Option<usize>,
     /// The name of the action, if it is one.
     pub action: Option<String>,
+    /// The condition under which the action takes changes, if it has one.
+    #[serde(default)]
+    pub condition: Option<String>,
     /// The key of the change.
     pub key: Option<String>,
     /// The id of the change.
@@ -167,6 +170,7 @@ impl Held {
             operator: format!("{} {}", desk.operator, desk.name),
             worker: Some(desk.worker),
             action: (desk.operator == "action").then_some(desk.name),
+            condition: hold.condition,
             key,
             change,
             attempt: hold.attempt.map(|(attempt, _)| attempt),
@@ -189,6 +193,7 @@ impl Held {
             operator: "checkpoint".to_owned(),
             worker: None,
             action: None,
+            condition: None,
             key: None,
             change: None,
             attempt: None,
@@ -247,7 +252,8 @@ impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let now = unix_ms();
         let since = Ago(now, self.since);
-        let operator = &self.operator;
+        let condition = self.condition.as_ref().map_or_else(String::new, |condition| format!(" on {condition}"));
+        let operator = format!("{}{condition}", self.operator);
         let worker = self.worker.map(|worker| format!(" (worker {worker})")).unwrap_or_default();
         let change = match (&self.key, &self.change) {
             (Some(key), Some(change)) => format!("change {change} of key {key}"),
@@ -308,6 +314,14 @@ fn time(at_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_action_is_told_with_its_condition() {
+        let desk = Desk { operator: "action", name: "receipt".to_owned(), worker: 0 };
+        let condition = Some("became(status, paid)".to_owned());
+        let told = Held::new(desk, Hold { condition, ..Hold::new(unix_ms(), HolderKind::Turn) }).to_string();
+        assert!(told.starts_with("action receipt on became(status, paid) (worker 0) holds a change"), "{told}");
+    }
 
     #[test]
     fn a_retry_is_told_with_its_key_and_its_next_try() {

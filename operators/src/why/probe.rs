@@ -65,12 +65,14 @@ pub struct Hold {
     pub attempt: Option<(u32, u32)>,
     /// When the next attempt is made, in Unix milliseconds.
     pub next_try: Option<u64>,
+    /// Under which condition the action takes changes, if it has one.
+    pub condition: Option<String>,
 }
 
 impl Hold {
     /// A hold of no change in particular.
     pub fn new(epoch: Epoch, kind: HolderKind) -> Self {
-        Hold { epoch, kind, since: epoch, trouble: None, change: None, attempt: None, next_try: None }
+        Hold { epoch, kind, since: epoch, trouble: None, change: None, attempt: None, next_try: None, condition: None }
     }
 }
 

@@ -23,7 +23,8 @@ pub fn metrics_page() -> String {
             Kind::Gauge => "gauge",
             Kind::Histogram => "histogram",
         };
-        let label = metric.label.map(|label| format!("`{label}`")).unwrap_or_default();
+        let labels = metric.label.into_iter().chain(metric.second).map(|label| format!("`{label}`"));
+        let label = labels.collect::<Vec<_>>().join(", ");
         let _ = writeln!(text, "| `{}` | {kind} | {label} | {} |", metric.name, metric.meaning);
     }
     text +=

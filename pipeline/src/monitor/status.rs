@@ -224,6 +224,12 @@ impl Status {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
-        text + &table.to_string()
+        text += &table.to_string();
+        for (name, books) in &self.books.actions {
+            if let Some(condition) = &books.condition {
+                let _ = write!(text, "\n{name} acts on {condition}");
+            }
+        }
+        text
     }
 }

@@ -16,15 +16,15 @@ use super::health::Pulse;
 use super::rates::{Counts, Rates};
 use super::status::{self, Books, SourceBooks, Status};
 use crate::exposition::Exposition;
-use crate::report::ActionBooks;
+use crate::report::{About, ActionBooks};
 use crate::run::Opened;
 
 /// What the monitor watches.
 pub(crate) struct Watched {
     pub process: Arc<Process>,
     exposition: Option<Exposition>,
-    /// Where the output of an action is.
-    places: BTreeMap<String, String>,
+    /// What there is to say of each action.
+    about: BTreeMap<String, About>,
     stall_after: Duration,
     seen: Mutex<Seen>,
     why: Fresh<Why>,
@@ -42,13 +42,13 @@ struct Seen {
 impl Watched {
     pub(crate) fn new(opened: &Opened, stall_after: Duration) -> Arc<Self> {
         let seen = Mutex::new(Seen { rates: Rates::default(), pulse: Pulse::new(Instant::now()) });
-        let (process, exposition, places) = (opened.process.clone(), opened.exposition.clone(), opened.places.clone());
-        Arc::new(Watched { process, exposition, places, stall_after, seen, why: Fresh::new(), metrics: Fresh::new() })
+        let (process, exposition, about) = (opened.process.clone(), opened.exposition.clone(), opened.about.clone());
+        Arc::new(Watched { process, exposition, about, stall_after, seen, why: Fresh::new(), metrics: Fresh::new() })
     }
 
     /// Takes a look, for rates and for health.
     pub(crate) fn look(&self, now: Instant) {
-        let counts = self.counts(&ActionBooks::of(&self.process, &self.places));
+        let counts = self.counts(&ActionBooks::of(&self.process, &self.about));
         // Before the workers have built their dataflow there are no actions to count for.
         if !counts.delivered.is_empty() {
             self.seen.lock().rates.note(now, counts);
@@ -91,7 +91,7 @@ impl Watched {
     pub(crate) fn books(&self) -> Books {
         let process = &self.process;
         let idle_before = process.totals().units == 0;
-        let actions = ActionBooks::of(process, &self.places);
+        let actions = ActionBooks::of(process, &self.about);
         let is_idle = idle_before && process.totals().units == 0 && process.sums() == process.sums();
         let settled = |books: &ActionBooks| books.duplicate + books.rejected + books.filtered + books.delivered + books.parked;
         let adds_up = |books: &ActionBooks| settled(books) <= books.read && !(is_idle && books.in_flight > 0);

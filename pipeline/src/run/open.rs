@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use highwater_operators::action::ActionSpec;
 use highwater_operators::action::cut_back::SinkWriter;
 use highwater_operators::action::transactional::{RunOf, take_over};
 use highwater_operators::books::Books;
@@ -33,6 +34,7 @@ use tokio::runtime::Handle;
 use crate::config::Listen;
 use crate::exposition::Exposition;
 use crate::plan::Plan;
+use crate::report::About;
 use crate::run::Partitions;
 use crate::run::control::Control;
 use crate::run::form::{form, give_up, taken, told};
@@ -50,8 +52,8 @@ pub(crate) struct Opened {
     pub resumed_from: Option<u64>,
     /// Bytes to read in all, if every source knows, and bytes that were read before.
     pub bytes: Option<(u64, u64)>,
-    /// Where each action's output is.
-    pub places: BTreeMap<String, String>,
+    /// What there is to say of each action.
+    pub about: BTreeMap<String, About>,
     /// Where metrics are gathered.
     pub exposition: Option<Exposition>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -210,7 +212,9 @@ fn open_formed(
     if cluster.place().has_others() {
         cluster.all_ready()?;
     }
-    let places = plan.actions.iter().filter_map(|(name, spec)| Some((name.clone(), spec.place()?))).collect();
+    let condition = |spec: &ActionSpec| spec.condition().map(|condition| condition.name().to_owned());
+    let about = |spec: &ActionSpec| About { place: spec.place(), condition: condition(spec) };
+    let about = plan.actions.iter().map(|(name, spec)| (name.clone(), about(spec))).collect();
     Ok(Opened {
         process,
         sources,
@@ -218,7 +222,7 @@ fn open_formed(
         letters,
         resumed_from,
         bytes,
-        places,
+        about,
         exposition,
         threads: Mutex::new(vec![keeper_thread, writer_thread]),
     })

@@ -28,6 +28,7 @@ impl Desk {
                 hold.attempt = None;
                 hold.trouble = self.stats.trouble.lock().clone();
             }
+            hold.condition = self.spec.condition().map(|condition| condition.name().to_owned());
             hold.change = Some((task.change.key().to_owned(), task.change.id().to_owned()));
             hold
         };

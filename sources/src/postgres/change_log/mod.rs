@@ -252,6 +252,10 @@ impl Source for PostgresChangeLog {
         }
     }
 
+    fn gives_rows_before(&self) -> bool {
+        self.0.columns.before.is_some()
+    }
+
     fn partitions(&self) -> Result<Vec<PartitionName>> {
         Ok(vec![PartitionName { name: self.0.look()?.identity.partition(), bytes: None }])
     }
@@ -296,6 +300,10 @@ impl Source for Bound {
 
     fn place(&self) -> String {
         self.log.place()
+    }
+
+    fn gives_rows_before(&self) -> bool {
+        self.log.gives_rows_before()
     }
 
     fn partitions(&self) -> Result<Vec<PartitionName>> {
