@@ -105,8 +105,10 @@ impl Waits {
 mod tests {
     use super::*;
 
+    type Step = fn(&mut Sums);
+
     /// What happened, and how many milliseconds passed since the step before.
-    fn after(steps: &[(u64, fn(&mut Sums))]) -> Sums {
+    fn after(steps: &[(u64, Step)]) -> Sums {
         let mut sums = Sums::default();
         for (passed, step) in steps {
             sums.pass_to(sums.at + Duration::from_millis(*passed));
@@ -115,9 +117,9 @@ mod tests {
         sums
     }
 
-    const HAND_OVER: fn(&mut Sums) = |sums| sums.called += 100;
-    const ANSWER: fn(&mut Sums) = |sums| (sums.called, sums.noted) = (0, sums.called);
-    const SETTLE: fn(&mut Sums) = |sums| sums.noted = 0;
+    const HAND_OVER: Step = |sums| sums.called += 100;
+    const ANSWER: Step = |sums| (sums.called, sums.noted) = (0, sums.called);
+    const SETTLE: Step = |sums| sums.noted = 0;
 
     #[test]
     fn it_is_the_time_that_counts_not_the_moment() {
