@@ -119,6 +119,13 @@ impl Log {
         self.transaction.is_some()
     }
 
+    /// The last message was not taken after all: whoever continues takes it again.
+    pub(super) fn take_back(&mut self) {
+        if let Some(transaction) = &mut self.transaction {
+            transaction.read = transaction.read.saturating_sub(1);
+        }
+    }
+
     /// The connection was lost or is another one: what comes next begins anew, and may have been read.
     pub(super) fn begin_anew(&mut self) {
         self.before = self.within();

@@ -187,7 +187,7 @@ impl Stream {
             _ => {}
         }
         let heard = self.log.take(lsn, message, text).map_err(|why| broken(lsn, &why))?;
-        match heard {
+        let taken = match heard {
             Heard::Nothing | Heard::End => return Ok(()),
             Heard::Row(happened) => {
                 let oid = happened.first.relation.oid;
@@ -196,19 +196,24 @@ impl Stream {
                 }
                 match &mut self.rounds.progress {
                     Some(progress) if progress.holds(oid) || happened.refused.is_some() => {
-                        Box::pin(take_held(progress, &happened, &mut self.outbox, lsn)).await?;
+                        Box::pin(take_held(progress, &happened, &mut self.outbox, lsn)).await
                     }
-                    _ => happened.write(self.outbox.chunk()).map_err(|why| broken(lsn, &why))?,
+                    _ => happened.write(self.outbox.chunk()).map_err(|why| broken(lsn, &why)),
                 }
             }
             Heard::Message { place, time_ms, prefix, content, in_transaction } => {
                 let chunk = self.outbox.chunk();
-                chunk.push_message(place, time_ms, prefix, content, in_transaction).map_err(|why| broken(lsn, &why))?;
+                let pushed = chunk.push_message(place, time_ms, prefix, content, in_transaction);
+                pushed.map_err(|why| broken(lsn, &why))
             }
             Heard::Table(described) => return Box::pin(self.know(side, described)).await,
             Heard::Truncate(tables, time_ms) => return Box::pin(self.truncate(lsn, tables, time_ms)).await,
+        };
+        if let Err(error) = taken.and_then(|()| self.check_rejected()) {
+            // No token may say that it was handed over.
+            self.log.take_back();
+            return Err(error);
         }
-        self.check_rejected()?;
         if self.outbox.is_full() {
             self.hand_over().await?;
         }
@@ -218,7 +223,7 @@ impl Stream {
     /// Stops where something is no change, if that is wanted.
     pub(super) fn check_rejected(&mut self) -> Result {
         if self.description.on_reject == OnReject::Stop
-            && let Some(rejected) = self.outbox.chunk().rejected.first()
+            && let Some(rejected) = self.outbox.chunk().rejected.pop()
         {
             return Err(Error::stop(format!("what was read is no change: {}", rejected.why)));
         }

@@ -147,6 +147,17 @@ fn a_commit_that_stands_where_a_message_ends_is_not_passed_over() {
 }
 
 #[test]
+fn what_was_not_taken_is_read_again() {
+    let messages = [begin(0x200), insert(0x150, "1"), insert(0x150, "2"), commit(0x200)];
+    let mut log = log(ReplicaIdentity::Default);
+    read(&mut log, &messages[..3]).unwrap();
+    log.take_back();
+    log.begin_anew();
+    log.know(Arc::new(relation(ReplicaIdentity::Default)));
+    assert_eq!(ids(&read(&mut log, &messages).unwrap().0), ["200/150/2"]);
+}
+
+#[test]
 fn what_may_not_come_is_refused() {
     for (bad, why) in [
         (vec![insert(0x150, "1")], "in no transaction"),

@@ -10,7 +10,8 @@
 //!
 //! A row that is read again, after a crash, in another round, is another change than before: it may be another row by now. So the point of the round is part
 //! of its id and of its position; taken for the same, it would be skipped as already delivered, and what has happened to it since would be
-//! lost.
+//! lost. The price: what a run had read of a round when it crashed is not read again as what it was. What became of those rows is counted (delivered,
+//! parked), and that they were read is not.
 
 mod copied;
 mod key;
