@@ -235,6 +235,13 @@ fn change_log_reads_the_first_order_last() {
 }
 
 #[test]
+fn replication_copies_a_shop_that_is_open() {
+    let page = Page::new("replication");
+    let stdout = page.example.succeed(&["--until-idle", "3", "--report", "none"]);
+    assert_eq!(stdout, "the copy is as the shop is: 30 orders\n");
+}
+
+#[test]
 fn stdout_prints_what_comes_by_standard_input_and_says_that_it_cannot_be_read_again() {
     let page = Page::new("stdout");
     let said = "standard input, which cannot be read again";
