@@ -56,15 +56,24 @@ fn a_transaction_of_any_size_is_read_in_bounded_memory() {
             database.sql(&insert(number as u64 * rows + 1, rows)).unwrap();
         }
         let began = Instant::now();
-        let mut running = example.start(&arguments(url, &["--until-idle", "3", "--report", "json"]));
+        // Until the transaction is committed there is nothing to follow.
+        let end: &[&str] = if number == 0 { &["--report", "json"] } else { &["--until-idle", "3", "--report", "json"] };
+        let mut running = example.start(&arguments(url, end));
         if number == 0 {
             let follows = "select count(*) from pg_stat_replication";
             running.wait_until("it follows", |_| database.one(follows).is_ok_and(|count| count == "1"));
             database.sql(&insert(1, rows)).unwrap();
         }
-        let mut most = 0;
+        let written = database.one("select pg_current_wal_lsn()").unwrap();
+        let confirmed =
+            format!("select confirmed_flush_lsn >= '{written}' from pg_replication_slots where slot_name = 'figures'");
+        let (mut most, mut is_told) = (0, false);
         while !running.has_ended() {
             most = most.max(resident(running.pid()));
+            if number == 0 && !is_told && database.one(&confirmed).is_ok_and(|is| is == "t") {
+                is_told = true;
+                running.signal("TERM");
+            }
             assert!(began.elapsed() < Duration::from_secs(600), "{}", running.stderr());
             thread::sleep(Duration::from_millis(20));
         }
