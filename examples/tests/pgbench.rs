@@ -52,7 +52,8 @@ fn prove(what: &str, kills: u64, restarts: u64, launched: bool) {
             let mut pipeline = proof.start(&mut Dice::new(seed ^ kill), &[]);
             // A slot is seen before it has found the point it begins at, and what is sold until then is told to nobody: the history has no key,
             // so its rows are not read as they are.
-            let stands = "select count(*) from pg_replication_slots where slot_name = 'bench' and confirmed_flush_lsn is not null";
+            let stands =
+                "select count(*) from pg_replication_slots where slot_name = 'bench' and confirmed_flush_lsn is not null";
             pipeline.wait_until("the bank is open", |_| bank.one(stands).is_ok_and(|n| n != "0"));
             doors.is_open.store(true, Ordering::Relaxed);
             // One in four is killed at any moment, the others when they have done something.
