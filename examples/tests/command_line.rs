@@ -91,7 +91,7 @@ fn graph_and_check_tell_of_the_pipeline_and_run_nothing() {
     let expected = " 1  source jsonl  (orders.jsonl)\n \
         2  dedup  (the latest 1000000 ids)  <- source jsonl\n \
         3  lookup customer  (customers.csv)  <- dedup\n \
-        4  action paid  (out/paid)  <- lookup customer\n \
+        4  action paid  (on closure, out/paid)  <- lookup customer\n \
         5  action all  (out/all)  <- lookup customer\n \
         6  checkpoint  (every 200ms, or 1000 changes)  <- action paid, action all\n";
     assert_eq!(graph, expected);
