@@ -252,7 +252,9 @@ impl fmt::Display for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let now = unix_ms();
         let since = Ago(now, self.since);
-        let condition = self.condition.as_ref().map_or_else(String::new, |condition| format!(" on {condition}"));
+        // A closure without a name says nothing more.
+        let condition = self.condition.as_ref().filter(|condition| *condition != "closure");
+        let condition = condition.map_or_else(String::new, |condition| format!(" on {condition}"));
         let operator = format!("{}{condition}", self.operator);
         let worker = self.worker.map(|worker| format!(" (worker {worker})")).unwrap_or_default();
         let change = match (&self.key, &self.change) {
