@@ -1,6 +1,6 @@
 //! Messages of the server's plugin `pgoutput` (protocol 1), taken apart where they stand. No I/O, no state, and every byte is checked.
 //!
-//! https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html
+//! <https://www.postgresql.org/docs/current/protocol-logicalrep-message-formats.html>
 
 use super::lsn::Lsn;
 use super::relation::ReplicaIdentity;
