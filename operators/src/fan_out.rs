@@ -46,7 +46,12 @@ impl<'s> FanOutExt<'s> for StreamVec<'s, Epoch, Change> {
             .iter()
             .map(|spec| {
                 let lines = ActionLines::new(&process.books, spec.name());
-                let account = Account { read: upstream.read.clone(), upstream: upstream.ended.clone(), own: lines.ids() };
+                let account = Account {
+                    read: upstream.read.clone(),
+                    cut_off: process.books.line(&format!("cut off {}", spec.name())).id,
+                    upstream: upstream.ended.clone(),
+                    own: lines.ids(),
+                };
                 process.books.account(spec.name(), account);
                 if is_called(spec) {
                     let permits = process

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use crate::checkpoint::store::{ChangeHash, Outcome, ParkedHead, Restored, StateSegment};
-use crate::position::{Epoch, Position, ResumeToken};
+use crate::position::{Epoch, PartitionId, Position, ResumeToken};
 
 /// What the last run left, for the operators that continue its work.
 #[derive(Debug, Default)]
@@ -46,6 +46,17 @@ impl LedgerAbove {
             self.unmet.fetch_sub(1, Ordering::Relaxed);
         }
         outcome
+    }
+
+    /// All outcomes of changes of a partition.
+    pub fn of_partition(&self, partition: PartitionId) -> impl Iterator<Item = (ChangeHash, Position, Outcome)> + '_ {
+        let all = self.outcomes.iter().map(|((change, position), outcome)| (*change, *position, *outcome));
+        all.filter(move |(_, position, _)| position.partition == partition)
+    }
+
+    /// So many will never be met.
+    pub fn given_up(&self, outcomes: usize) {
+        self.unmet.fetch_sub(outcomes, Ordering::Relaxed);
     }
 
     /// Whether there may still be one to meet. Once all were met, nobody needs to hash a change to ask.

@@ -3,6 +3,7 @@
 //! [`report`] is what operators tell, [`operator`] turns the frontier into a mark, [`saver`](self) and [`keeper`] make it
 //! durable, [`store`] says what a store keeps, and [`embedded`] is the store of a single process.
 
+mod cut_off;
 pub mod embedded;
 pub mod keeper;
 pub mod lease;

@@ -29,12 +29,13 @@ use timely::progress::frontier::MutableAntichain;
 
 use crate::batches::ForEachEpoch;
 use crate::books::{Account, LineId};
+use crate::checkpoint::cut_off::{Counted, CutOff, Noted};
 use crate::checkpoint::report::{Oldest, Report};
 use crate::checkpoint::saver::{self, Saver};
-use crate::checkpoint::store::{ChangeHash, Resolved, Save, StateSegment};
+use crate::checkpoint::store::{Resolved, Save, StateSegment};
 use crate::error::Error;
 use crate::offload::{Inbox, Wake, mailbox};
-use crate::position::{Epoch, PartitionId, Position, ResumeToken};
+use crate::position::{Epoch, PartitionId, ResumeToken};
 use crate::process::Process;
 
 /// When a save may begin: so many changes completed above the saved mark, or the interval passed, and none running.
@@ -117,7 +118,8 @@ struct Gathered {
     counts: Vec<(LineId, u64)>,
     state: Vec<(String, Vec<u8>)>,
     oldest: Vec<(String, usize, Oldest)>,
-    met: Vec<(u16, ChangeHash, Position)>,
+    met: Vec<Noted>,
+    caught_up: Vec<PartitionId>,
     ended: Vec<Resolved>,
 }
 
@@ -141,6 +143,7 @@ impl Gathered {
                 }
             }
             Report::Met { action, change, position } => self.met.push((action, change, position)),
+            Report::CaughtUp { partition } => self.caught_up.push(partition),
             Report::Ended(resolved) => self.ended.push(resolved),
         }
     }
@@ -168,8 +171,9 @@ struct Desk {
     oldest: BTreeMap<(String, usize), Oldest>,
     /// What has come since the last save began.
     state: BTreeMap<String, Vec<u8>>,
-    met: Vec<(u16, ChangeHash, Position)>,
+    met: Vec<Noted>,
     ended: Vec<Resolved>,
+    cut_off: CutOff,
     folded_to: Epoch,
     dirty: bool,
     /// Changes read since the pipeline began: before this run, and now.
@@ -210,6 +214,7 @@ impl Desk {
             state: BTreeMap::new(),
             met: Vec::new(),
             ended: Vec::new(),
+            cut_off: CutOff::default(),
             folded_to: epoch,
             dirty: false,
             read_begun: read,
@@ -237,14 +242,14 @@ impl Desk {
             let (epoch, gathered) = entry.remove_entry();
             self.dirty |= gathered.is_news();
             for (line, n) in gathered.counts {
-                if self.counts.len() <= line as usize {
-                    self.counts.resize(line as usize + 1, 0);
-                }
-                self.counts[line as usize] += n;
+                self.count(line, n);
                 if self.read_lines.contains(&line) {
                     self.read += n;
                 }
             }
+            self.cut_off.met(&gathered.met);
+            self.met.extend(gathered.met);
+            gathered.caught_up.into_iter().for_each(|partition| self.count_cut_off(partition));
             for (action, account) in &self.accounts {
                 account.check(action, &self.counts).map_err(|sentence| {
                     Error::stop(format!("{sentence} (epoch {epoch}); no checkpoint is saved beyond the last one"))
@@ -255,11 +260,30 @@ impl Desk {
                 self.state.entry(operator).or_default().extend_from_slice(&bytes);
             }
             self.oldest.extend(gathered.oldest.into_iter().map(|(operator, worker, oldest)| ((operator, worker), oldest)));
-            self.met.extend(gathered.met);
             self.ended.extend(gathered.ended);
         }
         self.folded_to = self.folded_to.max(frontier.unwrap_or_else(|| self.process.clock.mint() + 1));
         Ok(())
+    }
+
+    fn count(&mut self, line: LineId, n: u64) {
+        if self.counts.len() <= line as usize {
+            self.counts.resize(line as usize + 1, 0);
+        }
+        self.counts[line as usize] += n;
+    }
+
+    /// What earlier runs have settled and this one will not meet is counted now.
+    fn count_cut_off(&mut self, partition: PartitionId) {
+        for Counted { action, delivered, parked, notes } in self.cut_off.caught_up(&self.process.heritage, partition) {
+            let Some(account) = self.accounts.get(&action) else { continue };
+            let [_, delivered_line, parked_line] = account.own;
+            for (line, n) in [(account.cut_off, delivered + parked), (delivered_line, delivered), (parked_line, parked)] {
+                self.process.books.count(line, n);
+                self.count(line, n);
+            }
+            self.met.extend(notes);
+        }
     }
 
     /// STEP 3: a save has become durable.

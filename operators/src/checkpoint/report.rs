@@ -36,6 +36,12 @@ pub enum Report {
     },
     /// A parked record has ended in a sink that is cut back: durable with the checkpoint, not before.
     Ended(Resolved),
+    /// All that earlier runs had read of a partition was read again, or never will be: what has an outcome and was not met by the
+    /// end of this epoch was cut off by a crash.
+    CaughtUp {
+        /// The partition.
+        partition: PartitionId,
+    },
     /// A change whose outcome an earlier run had noted was met again; below a saved mark its note may go.
     Met {
         /// The action.

@@ -154,7 +154,7 @@ pub fn ingest<'s>(
                     }
                 };
                 used = true;
-                let Batch { mut changes, rejected, token, partition, bytes } = batch;
+                let Batch { mut changes, rejected, token, partition, bytes, caught_up } = batch;
                 let n = (changes.len() + rejected.len()) as u64;
                 lines.read.add(n);
                 process.stats.changes_read.fetch_add(n, Ordering::Relaxed);
@@ -162,6 +162,9 @@ pub fn ingest<'s>(
                 let mut reports = reports_handle.session(&*for_reports);
                 reports.give(Report::Read { partition, token });
                 reports.give(Report::Count { line: lines.read.id, n });
+                if caught_up {
+                    reports.give(Report::CaughtUp { partition });
+                }
                 if !rejected.is_empty() {
                     let records = rejected.len();
                     reports.give(Report::Count { line: lines.rejected.id, n: records as u64 });

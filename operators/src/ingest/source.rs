@@ -154,6 +154,9 @@ pub struct Batch {
     pub token: ResumeToken,
     /// Bytes read for it.
     pub bytes: u64,
+    /// Whether with this batch all was read again that earlier runs had read of the partition, or never will be. Said once, by a source
+    /// that may leave out after a crash what it had read before: outcomes of such changes are then counted without meeting them.
+    pub caught_up: bool,
     /// The partition; set by ingest.
     pub partition: PartitionId,
 }

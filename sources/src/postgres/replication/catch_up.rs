@@ -13,7 +13,7 @@ use tokio_postgres::types::{PgLsn, ToSql};
 use tokio_postgres::{CopyOutStream, Statement};
 
 use super::lsn::Lsn;
-use super::session::{self, ask, ask_one};
+use super::session::{self, AS_IT_IS, ask, ask_one};
 use super::stream::{Stream, broken};
 use crate::postgres::tuple::Tuple;
 
@@ -50,7 +50,7 @@ impl Stream {
             self.advance(side, false).await?;
             next = after;
             let now = calls.place(side).await?;
-            let is_slow = calls.size(brought, before, now);
+            let is_slow = calls.size.hear(brought, before, now);
             before = now;
             if is_slow {
                 let partition = self.partition();
@@ -67,7 +67,7 @@ impl Stream {
         let copied = taken(next).await?;
         self.drain(side, copied).await?;
         // All that was committed before is read: nothing more is asked for.
-        let (end, _) = calls.place(side).await?;
+        let end = calls.place(side).await?.read;
         self.stand_at(end).await?;
         self.log.reach(end);
         self.hand_over().await?;
@@ -110,7 +110,7 @@ async fn taken(call: Call) -> Result<Pin<Box<CopyOutStream>>> {
 struct Calls {
     session: Arc<Connection>,
     copy: String,
-    messages: u32,
+    size: Size,
     /// Sets how many messages the next batch has; a copy takes no parameters.
     set: Statement,
     batch: Statement,
@@ -122,6 +122,7 @@ impl Calls {
         let session = session::open(description.url()?, "replication catch-up").await?;
         // A batch is kept by the server until it is whole: in memory, if it may.
         ask(&session, "setting up the session", "select set_config('work_mem', '64MB', false)", &[]).await?;
+        ask(&session, "setting up the session", AS_IT_IS, &[]).await?;
         let copy = format!("highwater_{}", session.backend_pid());
         let sql = "select pg_copy_logical_replication_slot($1, $2, true)";
         let what = format!("copying the slot {}", description.slot);
@@ -135,13 +136,13 @@ impl Calls {
             quote_text(&quote(description.publication()))
         );
         let batch = session.prepare(&sql).await.map_err(cannot)?;
-        Ok(Calls { session: Arc::new(session), copy, messages: FIRST, set, batch })
+        Ok(Calls { session: Arc::new(session), copy, size: Size { messages: FIRST }, set, batch })
     }
 
     /// Asks for the next batch, and waits for nothing: an answer would come behind the batch that is under way, which is to be read first.
     fn call(&self) -> Call {
         let (session, set, batch) = (self.session.clone(), self.set.clone(), self.batch.clone());
-        let messages = self.messages.to_string();
+        let messages = self.size.messages.to_string();
         tokio::spawn(async move {
             let messages: [&(dyn ToSql + Sync); 1] = [&messages];
             let (set, copied) = tokio::join!(biased; session.query(&set, &messages), session.copy_out(&batch));
@@ -151,22 +152,86 @@ impl Calls {
     }
 
     /// How far the copy has read, and from where it would begin to decode again.
-    async fn place(&self, side: &Connection) -> Result<(Lsn, Lsn)> {
+    async fn place(&self, side: &Connection) -> Result<Reached> {
         let sql = "select confirmed_flush_lsn, restart_lsn from pg_replication_slots where slot_name = $1";
         let row = ask_one(side, "looking at the copy of the slot", sql, &[&self.copy]).await?;
         let lsn = |at| row.get::<_, Option<PgLsn>>(at).map_or(Lsn(0), |lsn| Lsn(lsn.into()));
-        Ok((lsn(0), lsn(1)))
+        Ok(Reached { read: lsn(0), begins: lsn(1) })
     }
+}
 
+/// How far a copy has read, and from where it would begin to decode again: no later than where the oldest open transaction began.
+#[derive(Clone, Copy, Debug)]
+struct Reached {
+    read: Lsn,
+    begins: Lsn,
+}
+
+/// How many messages a call asks for.
+struct Size {
+    messages: u32,
+}
+
+impl Size {
     /// Chooses how much the next call asks for. `true`: the log is read over and over, and larger calls do not help any more.
-    fn size(&mut self, brought: Brought, before: (Lsn, Lsn), now: (Lsn, Lsn)) -> bool {
-        let progress = now.0.0.saturating_sub(before.0.0);
-        let again = before.0.0.saturating_sub(before.1.0);
+    fn hear(&mut self, brought: Brought, before: Reached, now: Reached) -> bool {
+        let progress = now.read.0.saturating_sub(before.read.0);
+        let again = before.read.0.saturating_sub(before.begins.0);
         if let Some(size) = brought.bytes.checked_div(brought.messages) {
             let fits = (BYTES / size.max(1)).clamp(FEWEST.into(), MOST.into()) as u32;
             // More at once where much is read again each time.
             self.messages = if again > 2 * progress { self.messages.saturating_mul(2).min(MOST) } else { fits };
         }
         again > 8 * progress.max(32 << 20) && self.messages >= MOST && brought.messages >= LITTLE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// Calls of 100 bytes a message, of which each reads so much of the log on, behind a transaction that began at a place, if there is one.
+    /// `Some` is the call that turned out to be too slow.
+    fn calls(open_since: Option<u64>, progress_of: impl Fn(u32) -> u64) -> (Option<usize>, u32) {
+        let mut size = Size { messages: FIRST };
+        let mut reached = Reached { read: Lsn(1000 * MIB), begins: Lsn(open_since.unwrap_or(1000 * MIB)) };
+        for call in 0..50 {
+            let messages = u64::from(size.messages);
+            let read = Lsn(reached.read.0 + progress_of(size.messages));
+            let now = Reached { read, begins: if open_since.is_some() { reached.begins } else { reached.read } };
+            if size.hear(Brought { messages, bytes: 100 * messages }, reached, now) {
+                return (Some(call), size.messages);
+            }
+            reached = now;
+        }
+        (None, size.messages)
+    }
+
+    #[test]
+    fn calls_are_as_large_as_their_bytes_let_them_while_nothing_is_read_again() {
+        let (slow, messages) = calls(None, |messages| u64::from(messages) * 200);
+        assert_eq!((slow, u64::from(messages)), (None, BYTES / 100));
+    }
+
+    #[test]
+    fn behind_an_old_open_transaction_calls_grow_and_then_the_slot_is_followed() {
+        // 900 MiB are decoded again with every call, which brings little.
+        let (slow, messages) = calls(Some(100 * MIB), |_| MIB);
+        assert_eq!(messages, MOST, "first larger calls are tried");
+        assert!(slow.is_some_and(|call| call < 10), "{slow:?}");
+        // Where little is read again, compared with what a call brings, that is no reason.
+        let mut size = Size { messages: MOST };
+        let reached = Reached { read: Lsn(1000 * MIB), begins: Lsn(900 * MIB) };
+        let now = Reached { read: Lsn(1200 * MIB), ..reached };
+        assert!(!size.hear(Brought { messages: u64::from(MOST), bytes: 100 * u64::from(MOST) }, reached, now));
+    }
+
+    #[test]
+    fn few_messages_are_the_end_of_the_log_and_no_reason() {
+        let mut size = Size { messages: MOST };
+        let reached = Reached { read: Lsn(1000 * MIB), begins: Lsn(0) };
+        assert!(!size.hear(Brought { messages: LITTLE - 1, bytes: 100 }, reached, reached));
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Chunk {
     pub order: u64,
     /// Continues after them.
     pub token: Bytes,
+    /// Whether with them all was read again that an earlier run had read, or never will be.
+    pub caught_up: bool,
 }
 
 /// A change: where its pieces stand in the block, one behind the other.
@@ -103,7 +105,14 @@ impl Chunk {
     /// An empty one over this block, which has room already.
     pub(super) fn new(mut block: Vec<u8>) -> Self {
         block.clear();
-        Chunk { block, written: Vec::with_capacity(CHANGES), rejected: Vec::new(), order: 0, token: Bytes::new() }
+        Chunk {
+            block,
+            written: Vec::with_capacity(CHANGES),
+            rejected: Vec::new(),
+            order: 0,
+            token: Bytes::new(),
+            caught_up: false,
+        }
     }
 
     /// Whether it is large enough to be handed over.

@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt;
 use highwater_operators::postgres::Connection;
 use highwater_operators::{Error, Result};
-use tokio_postgres::types::PgLsn;
 
 use super::follower::{Arrived, Follower};
 use super::lsn::Lsn;
-use super::session::ask_one;
+use super::session;
 use super::setup;
 use super::stream::Stream;
 
@@ -17,9 +16,6 @@ use super::stream::Stream;
 const PULSE: Duration = Duration::from_millis(250);
 /// The rest of a transaction comes at once: so long it is waited for.
 const REST_OF_TRANSACTION: Duration = Duration::from_millis(5);
-/// Who is so far behind, for so long, catches up in batches.
-const BEHIND: u64 = 64 << 20;
-const BEHIND_FOR: Duration = Duration::from_secs(10);
 
 /// What is remembered while following.
 struct Following {
@@ -139,13 +135,12 @@ impl Stream {
     async fn pulse(&mut self, side: &Connection, state: &mut Following) -> Result<bool> {
         state.asked = Instant::now();
         // Each token is a save, which may be written to this very log: what others write is told once in a while.
-        if self.outbox.must_tell() || state.told.elapsed() >= self.description.heartbeat {
+        if self.outbox.must_tell(&self.log) || state.told.elapsed() >= self.description.heartbeat {
             state.told = Instant::now();
             self.hand_over().await?;
         }
         self.tend(side).await?;
-        let row = ask_one(side, "looking how far the log is", "select pg_current_wal_flush_lsn()", &[]).await?;
-        let flushed = Lsn(row.get::<_, PgLsn>(0).into());
+        let flushed = session::flushed(side).await?;
         let end = self.log.end();
         // What is still to be read is no rest.
         let reads = self.rounds.progress.as_ref().is_some_and(|progress| !progress.is_over());
@@ -160,14 +155,17 @@ impl Stream {
             state.beat = Instant::now();
             super::heartbeat::emit(side).await?;
         }
-        if flushed.0.saturating_sub(end.0) < BEHIND
-            || !self.outbox.has_room()
-            || self.follows_until > state.asked
-            || !self.description.catches_up
-        {
-            state.behind = None;
-            return Ok(false);
+        let behind = flushed.0.saturating_sub(end.0);
+        // Where what was read is not taken, it is not the reading that is slow.
+        let may_catch_up = self.outbox.has_room() && self.follows_until <= state.asked;
+        match self.description.catches_up {
+            Some((bytes, after)) if behind > bytes && may_catch_up => {
+                Ok(state.behind.get_or_insert(state.asked).elapsed() >= after)
+            }
+            _ => {
+                state.behind = None;
+                Ok(false)
+            }
         }
-        Ok(state.behind.get_or_insert(state.asked).elapsed() > BEHIND_FOR)
     }
 }

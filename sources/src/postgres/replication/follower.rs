@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::Description;
 use super::lsn::Lsn;
-use super::session::{PINNED, UNLIMITED};
+use super::session::{AS_IT_IS, PINNED, UNLIMITED};
 use super::token::Identity;
 
 /// How often the server is told how far the slot may move, at most.
@@ -66,6 +66,7 @@ impl Follower {
             session.query(&format!("set {name} = '{value}'")).await?;
         }
         session.query(UNLIMITED).await?;
+        session.query(AS_IT_IS).await?;
         let limit = session.query("select setting from pg_settings where name = 'wal_sender_timeout'").await?;
         let limit = limit.first().and_then(|row| row.first()?.as_ref()?.parse().ok()).filter(|limit| *limit > 0);
         let alive = limit.map_or(ALIVE_EVERY, |limit| ALIVE_EVERY.min(Duration::from_millis(limit) / 4));

@@ -59,6 +59,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// Connections that read a snapshot.
 const SNAPSHOT_CONNECTIONS: u32 = 2;
+/// Who is so many bytes behind while following, for so long, catches up in batches.
+const FAR_BEHIND: (u64, Duration) = (64 << 20, Duration::from_secs(10));
 /// Rows of a page of it at most.
 const SNAPSHOT_PAGE: u32 = 65_536;
 
@@ -89,7 +91,8 @@ struct Description {
     snapshot_connections: u32,
     snapshot_page: u32,
     heartbeat: Duration,
-    catches_up: bool,
+    /// Behind by so many bytes, for so long: then it catches up in batches. `None`: never.
+    catches_up: Option<(u64, Duration)>,
     on_reject: OnReject,
     after_failover: Option<u32>,
 }
@@ -128,7 +131,7 @@ impl PostgresReplication {
             snapshot_connections: SNAPSHOT_CONNECTIONS,
             snapshot_page: SNAPSHOT_PAGE,
             heartbeat: HEARTBEAT,
-            catches_up: true,
+            catches_up: Some(FAR_BEHIND),
             on_reject: OnReject::default(),
             after_failover: None,
         }))
@@ -186,9 +189,14 @@ impl PostgresReplication {
         self.with(|description| description.heartbeat = every.max(Duration::from_millis(1)))
     }
 
+    /// Who follows and is more than so many bytes of log behind, for so long, reads what is there in batches before it goes on following (64 MiB, 10 s).
+    pub fn catch_up_beyond(self, bytes: u64, after: Duration) -> Self {
+        self.with(|description| description.catches_up = Some((bytes, after)))
+    }
+
     /// Never reads in batches what is far behind, however long following takes for it: for a server that must not be asked by SQL.
     pub fn only_follow(self) -> Self {
-        self.with(|description| description.catches_up = false)
+        self.with(|description| description.catches_up = None)
     }
 
     /// What becomes of a row that cannot be made a change. Default: it is parked, and reading goes on.

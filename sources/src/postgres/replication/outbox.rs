@@ -12,7 +12,7 @@ use super::confirm::Mark;
 use super::doing::Doing;
 use super::log::Log;
 use super::lsn::Lsn;
-use super::token::{self, Identity, Place, TableProgress};
+use super::token::{self, Identity, Parts, Place, TableProgress};
 
 /// Nobody takes what is read any more.
 pub(super) struct Gone;
@@ -38,13 +38,15 @@ pub(super) struct Outbox {
     order: u64,
     /// What the last token told.
     told: Option<(Lsn, Option<(Lsn, u64)>)>,
+    /// How far the log was when this run began: earlier ones have read no further. `None`: that was passed, and was told.
+    began: Option<Lsn>,
 }
 
 impl Outbox {
     /// Continues at this place. A place that no token has told yet is told as soon as anything is handed over.
-    pub(super) fn new(way: Way, place: Place, order: u64, is_told: bool) -> Self {
+    pub(super) fn new(way: Way, place: Place, order: u64, is_told: bool, began: Lsn) -> Self {
         let told = is_told.then_some((place.end, place.within));
-        Outbox { tables: token::write_tables(&place.tables), way, place, chunk: None, order, told }
+        Outbox { tables: token::write_tables(&place.tables), way, place, chunk: None, order, told, began: Some(began) }
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -110,12 +112,20 @@ impl Outbox {
 
     /// Whether a token would tell something new.
     pub(super) fn has_news(&self, log: &Log) -> bool {
-        self.has_changes() || self.told != Some((log.end(), log.within()))
+        self.has_changes() || self.told != Some((log.end(), log.within())) || self.has_caught_up(log.end())
     }
 
-    /// Whether what is to be told concerns us: changes, the end of a transaction whose changes were handed over, or a place that was never told.
-    pub(super) fn must_tell(&self) -> bool {
-        self.has_changes() || self.told.is_none_or(|(_, within)| within.is_some())
+    /// Whether what is to be told concerns us: changes, the end of a transaction whose changes were handed over, a place that was never told, or that
+    /// all was read again.
+    pub(super) fn must_tell(&self, log: &Log) -> bool {
+        self.has_changes() || self.told.is_none_or(|(_, within)| within.is_some()) || self.has_caught_up(log.end())
+    }
+
+    /// Whether all was read again that earlier runs had read, as far as it will be. Rows that were there come no more under a point that earlier runs
+    /// have seen once the stream is beyond all of them, or no rows are left.
+    fn has_caught_up(&self, end: Lsn) -> bool {
+        let is_over = || self.place.tables.iter().all(|table| table.parts == Parts::Done);
+        self.began.is_some_and(|began| end > began || (end == began && is_over()))
     }
 
     /// Hands over what was read, with the token that continues after it.
@@ -144,6 +154,10 @@ impl Outbox {
         self.order += (chunk.written.len() + chunk.rejected.len()) as u64 + 1;
         chunk.order = self.order;
         chunk.token = token::write(&self.place, &self.tables);
+        chunk.caught_up = self.has_caught_up(end);
+        if chunk.caught_up {
+            self.began = None;
+        }
         self.told = Some((self.place.end, self.place.within));
         self.way.doing.idle(false);
         self.way.room.acquire().await.map_err(|_| Gone)?.forget();

@@ -93,7 +93,7 @@ impl SlotReader {
     }
 
     fn take(&self, chunk: Chunk, batch: &mut Batch) -> Result {
-        let Chunk { block, written, rejected, order, token } = chunk;
+        let Chunk { block, written, rejected, order, token, caught_up } = chunk;
         let length = block.len();
         let block = self.window.block(block, length);
         let text = std::str::from_utf8(&block).map_err(|_| Error::stop("a block of rows is no text"))?;
@@ -112,6 +112,7 @@ impl SlotReader {
             text,
         }));
         batch.bytes = length as u64;
+        batch.caught_up = caught_up;
         batch.token = ResumeToken { order, detail: token };
         Ok(())
     }

@@ -7,7 +7,9 @@ use highwater_operators::postgres::{Connection, Url, failed};
 use highwater_operators::{Error, Result};
 use tokio::runtime::Runtime;
 use tokio_postgres::Row;
-use tokio_postgres::types::ToSql;
+use tokio_postgres::types::{PgLsn, ToSql};
+
+use super::lsn::Lsn;
 
 /// A runtime for one thread: whoever reads a slot needs no more.
 pub(super) fn runtime() -> Result<Runtime> {
@@ -35,6 +37,11 @@ pub(super) const UNLIMITED: &str = "set statement_timeout = 0; set lock_timeout 
      select set_config(name, '0', false) from pg_settings \
      where name in ('idle_session_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')";
 
+/// In a session in which rows come: where the database's encoding does not say what its text is, it is sent as it is. Converted, one row that is no
+/// UTF-8 would end the session, over and over; as it is, it is found here and set aside.
+pub(super) const AS_IT_IS: &str =
+    "select set_config('client_encoding', 'SQL_ASCII', false) where current_setting('server_encoding') = 'SQL_ASCII'";
+
 /// Opens a session with the database.
 pub(super) async fn open(url: &Url, purpose: &str) -> Result<Connection> {
     let connection = Connection::open(url, purpose).await?;
@@ -42,6 +49,12 @@ pub(super) async fn open(url: &Url, purpose: &str) -> Result<Connection> {
     let set_up = format!("{}{UNLIMITED}", pins.concat());
     connection.batch_execute(&set_up).await.map_err(|error| failed("setting up the session", error))?;
     Ok(connection)
+}
+
+/// How far the server's log is, durably.
+pub(super) async fn flushed(connection: &Connection) -> Result<Lsn> {
+    let row = ask_one(connection, "looking how far the log is", "select pg_current_wal_flush_lsn()", &[]).await?;
+    Ok(Lsn(row.get::<_, PgLsn>(0).into()))
 }
 
 /// Asks, saying what for if it fails.

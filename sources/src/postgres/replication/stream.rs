@@ -109,7 +109,8 @@ impl Begin {
             }
             None => {
                 let Some(way) = way.take() else { return Err(Error::stop("a stream begins twice")) };
-                stream.insert(self.begin(way, &found))
+                let flushed = session::flushed(&side).await?;
+                stream.insert(self.begin(way, &found, flushed))
             }
         };
         stream.adopt(&found).await?;
@@ -119,7 +120,7 @@ impl Begin {
         }
         stream.tend(&side).await?;
         loop {
-            if self.description.catches_up && stream.follows_until <= Instant::now() {
+            if self.description.catches_up.is_some() && stream.follows_until <= Instant::now() {
                 stream.catch_up(&side).await?;
             }
             stream.follow(&side).await?;
@@ -148,7 +149,7 @@ impl Begin {
         Ok(found)
     }
 
-    fn begin(&self, way: Way, found: &Found) -> Stream {
+    fn begin(&self, way: Way, found: &Found, flushed: Lsn) -> Stream {
         let is_told = self.from.as_ref().is_some_and(|(_, place)| !place.is_anew());
         let (order, place) = match self.from.clone() {
             Some((order, place)) if place.is_anew() => (order, place.begun_anew(found)),
@@ -164,7 +165,7 @@ impl Begin {
             description: self.description.clone(),
             partition: self.partition.clone(),
             log: Log::from(place.end, place.within),
-            outbox: Outbox::new(way, place, order, is_told),
+            outbox: Outbox::new(way, place, order, is_told, flushed),
             catalog: Catalog::default(),
             wanted: None,
             rounds: Rounds::new(),

@@ -41,6 +41,7 @@ use self::table::Published;
 use super::lsn::Lsn;
 use super::relation::{OWN_TYPES, Relation, Types};
 use super::rows::Values;
+use super::session::AS_IT_IS;
 use super::token::{Parts, TableProgress};
 
 /// Pages of tables that are added to a running pipeline are read for so long at a time; then the stream goes on.
@@ -131,7 +132,7 @@ impl Round {
         found.look(first, options, tables).await?;
         let path = TableKey::search_path(found.published.iter().map(|table| &table.key));
         for reader in &readers {
-            let set = format!("select set_config('search_path', {}, false)", quote_text(&path));
+            let set = format!("select set_config('search_path', {}, false); {AS_IT_IS}", quote_text(&path));
             reader.batch_execute(&set).await.map_err(|error| failed("setting up a session to read rows", error))?;
         }
         let work = Arc::new(Work {
