@@ -66,7 +66,9 @@ fn a_table_and_its_copy_are_equal() {
 #[test]
 fn who_falls_behind_while_following_reads_on_in_batches() {
     let (source, target) = (Server::shared().database().unwrap(), Server::shared().database().unwrap());
-    [&source, &target].map(|database| database.sql("create table t(id bigint primary key, v int)").unwrap());
+    for database in [&source, &target] {
+        database.sql("create table t(id bigint primary key, v int)").unwrap();
+    }
     let (at, slot, url) = (source.url().clone(), format!("behind_{}", source.name()), target.url().reveal().to_owned());
     let build = support::build(move |flow| {
         let read = PostgresReplication::at(&at, &slot).tables(["t"]).catch_up_beyond(1000, millis(1));
