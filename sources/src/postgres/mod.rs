@@ -1,6 +1,8 @@
 //! Postgres as a source.
 
+mod ahead;
 pub mod change_log;
+mod numbers;
 pub mod replication;
 pub mod slots;
 mod tuple;

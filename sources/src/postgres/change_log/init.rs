@@ -1,9 +1,9 @@
 //! The SQL that makes a change log: table, sequence, trigger, role. Run again, it changes nothing that is there.
 
+use highwater_operators::Result;
 use highwater_operators::postgres::{Connection, Table, Url, failed, quote, quote_text};
-use highwater_operators::{Error, Result};
 
-use super::session;
+use crate::postgres::ahead::apart;
 
 /// A change log that is to be made.
 ///
@@ -100,13 +100,9 @@ impl Init {
     /// What the database says.
     pub fn apply(&self, url: &Url) -> Result {
         let (sql, url) = (self.sql(), url.clone());
-        let apply = move || -> Result {
-            session::runtime()?.block_on(async {
-                let connection = Connection::open(&url, "init").await?;
-                connection.batch_execute(&sql).await.map_err(|error| failed("making the change log", error))
-            })
-        };
-        std::thread::scope(|scope| scope.spawn(apply).join())
-            .unwrap_or_else(|_| Err(Error::stop("making the change log panicked")))
+        apart("change-log", move || async move {
+            let connection = Connection::open(&url, "init").await?;
+            connection.batch_execute(&sql).await.map_err(|error| failed("making the change log", error))
+        })
     }
 }

@@ -40,8 +40,8 @@ use highwater_operators::{Error, ErrorKind, Result, ResumeToken};
 
 pub use self::init::Init;
 use self::inspect::Log;
-use self::reader::ChangeLogReader;
 use crate::OnReject;
+use crate::postgres::ahead::apart;
 
 /// Rows of a page, unless [`page`](PostgresChangeLog::page) says otherwise.
 const PAGE: u32 = 4096;
@@ -233,10 +233,7 @@ impl Description {
     /// Looks at the log as it is now, on a thread of its own: whoever calls may be in a runtime already.
     fn look(self: &Arc<Self>) -> Result<Log> {
         let description = self.clone();
-        let look = move || -> Result<Log> { session::runtime()?.block_on(session::look(&description)) };
-        let thread = std::thread::Builder::new().name("change-log".into()).spawn(look);
-        let thread = thread.map_err(|error| Error::stop(format!("cannot start a thread: {error}")))?;
-        thread.join().unwrap_or_else(|_| Err(Error::stop("looking at the change log panicked")))
+        apart("change-log", move || async move { session::look(&description).await })
     }
 }
 
@@ -282,7 +279,7 @@ impl Source for PostgresChangeLog {
     }
 
     fn open(&self, partition: &Partition, from: Option<&ResumeToken>, window: &Arc<InFlight>) -> Result<Box<dyn Reader>> {
-        Ok(Box::new(ChangeLogReader::start(&self.0, partition, from, window)?))
+        Ok(Box::new(reader::start(&self.0, partition, from, window)?))
     }
 }
 

@@ -1,127 +1,35 @@
-//! The reader of a log: takes what the thread that talks to the server has read, and makes changes of it.
+//! Begins to read a log: the thread that talks to the server.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 use highwater_operators::in_flight::InFlight;
-use highwater_operators::ingest::{Batch, Partition, Read, Reader, Rejected};
-use highwater_operators::position::PartitionId;
+use highwater_operators::ingest::Partition;
 use highwater_operators::{Error, Result, ResumeToken};
-use tokio::sync::{Semaphore, oneshot};
 
-use super::rows::position;
-use super::tail::{Chunk, Doing, Tail};
-use super::{Description, session, token};
-use crate::OnReject;
+use super::tail::{self, Tail};
+use super::{Description, token};
+use crate::postgres::ahead::{AheadReader, Doing};
 
-/// Chunks that may wait to be taken.
-const AHEAD: usize = 8;
-/// How long a read waits before it says that there is nothing.
-const PATIENCE: Duration = Duration::from_millis(40);
-/// It waits by itself; this is long enough for the reading thread to be seen at rest.
-const AT_ONCE: Duration = Duration::from_millis(1);
-
-/// Reads a log.
-pub(super) struct ChangeLogReader {
-    partition: PartitionId,
-    window: Arc<InFlight>,
-    chunks: Receiver<Chunk>,
-    room: Arc<Semaphore>,
-    doing: Arc<Doing>,
-    thread: Option<JoinHandle<Result>>,
-    stops_on_reject: bool,
-    /// Dropped with the reader: then the thread ends.
-    _alive: oneshot::Sender<Infallible>,
-}
-
-impl ChangeLogReader {
-    /// Begins to read.
-    pub(super) fn start(
-        description: &Arc<Description>,
-        partition: &Partition,
-        from: Option<&ResumeToken>,
-        window: &Arc<InFlight>,
-    ) -> Result<Self> {
-        let from = match from {
-            None => None,
-            Some(token) => {
-                let place = token::read(&token.detail);
-                Some((
-                    token.order,
-                    place.ok_or_else(|| Error::stop("the checkpoint's token is none of a change log, or of a newer form"))?,
-                ))
-            }
-        };
-        let (out, chunks) = unbounded();
-        let (room, doing) = (Arc::new(Semaphore::new(AHEAD)), Arc::new(Doing::new(description)));
-        let runtime = session::runtime()?;
-        let tail = Tail::new(description.clone(), partition.name.clone(), from, out, room.clone(), doing.clone(), window.clone());
-        let (alive, gone) = oneshot::channel::<Infallible>();
-        let read = move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    // Nobody takes anything any more: whatever is under way is dropped, and the connection with it.
-                    _ = gone => Ok(()),
-                    read = Box::pin(tail.run()) => read,
-                }
-            })
-        };
-        let thread = std::thread::Builder::new().name("change-log".into()).spawn(read);
-        let thread = thread.map_err(|error| Error::stop("cannot start a thread").because(error))?;
-        Ok(ChangeLogReader {
-            partition: partition.id,
-            window: window.clone(),
-            chunks,
-            room,
-            doing,
-            thread: Some(thread),
-            stops_on_reject: description.on_reject == OnReject::Stop,
-            _alive: alive,
-        })
-    }
-
-    fn take(&self, chunk: Chunk, batch: &mut Batch) -> Result {
-        let Chunk { block, written, rejected, order, token } = chunk;
-        let length = block.len();
-        let block = self.window.block(block, length);
-        let text = std::str::from_utf8(&block).map_err(|_| Error::stop("a block of rows is no text"))?;
-        batch.changes.reserve(written.len());
-        for written in written {
-            match written.into_change(&block, text, self.partition) {
-                Ok(change) => batch.changes.push(change),
-                Err(rejected) if self.stops_on_reject => return Err(Error::stop(rejected.why)),
-                Err(rejected) => batch.rejected.push(rejected),
-            }
+/// Begins to read.
+pub(super) fn start(
+    description: &Arc<Description>,
+    partition: &Partition,
+    from: Option<&ResumeToken>,
+    window: &Arc<InFlight>,
+) -> Result<AheadReader> {
+    let from = match from {
+        None => None,
+        Some(token) => {
+            let place = token::read(&token.detail);
+            let place = place.ok_or_else(|| Error::stop("the checkpoint's token is none of a change log, or of a newer form"))?;
+            Some((token.order, place))
         }
-        let partition = self.partition;
-        batch.rejected.extend(rejected.into_iter().map(|(id, why, text)| Rejected {
-            position: position(partition, id),
-            why,
-            text,
-        }));
-        batch.bytes = length as u64;
-        batch.token = ResumeToken { order, detail: token };
-        Ok(())
-    }
-}
-
-impl Reader for ChangeLogReader {
-    fn read(&mut self, batch: &mut Batch) -> Result<Read> {
-        match self.chunks.recv_timeout(PATIENCE) {
-            Ok(chunk) => {
-                self.room.add_permits(1);
-                self.take(chunk, batch)?;
-                Ok(Read::Some)
-            }
-            Err(RecvTimeoutError::Timeout) if self.doing.is_idle() => Ok(Read::Idle(AT_ONCE)),
-            Err(RecvTimeoutError::Timeout) => Ok(Read::Away(AT_ONCE)),
-            Err(RecvTimeoutError::Disconnected) => match self.thread.take().map(JoinHandle::join) {
-                Some(Ok(Err(error))) => Err(error),
-                _ => Err(Error::stop("the thread that reads the change log has ended")),
-            },
-        }
-    }
+    };
+    // An answer is due after the longest wait; one that does not come says nothing.
+    let doing = Doing::new(tail::longest_wait(description) + Duration::from_millis(250));
+    let (described, name) = (description.clone(), partition.name.clone());
+    AheadReader::start("change-log", partition, window, doing, description.on_reject, move |way| {
+        Tail::new(described, name, from, way).run()
+    })
 }

@@ -2,13 +2,11 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-use highwater_operators::change::{Change, Operation, Parts};
-use highwater_operators::ingest::Rejected;
-use highwater_operators::position::{PartitionId, Position};
+use highwater_operators::change::Operation;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
+use crate::postgres::ahead::{Pieces, Written};
 use crate::postgres::tuple::Tuple;
 
 /// What a row's columns are, as far as it matters for reading them.
@@ -61,21 +59,6 @@ pub(super) enum Time {
 
 /// From 1970 to 2000, in milliseconds.
 const Y2000_MS: i64 = 946_684_800_000;
-
-/// Where the pieces of a change stand in a block, one behind the other.
-#[derive(Debug)]
-pub(super) struct Written {
-    id: i64,
-    start: usize,
-    id_end: usize,
-    table_end: usize,
-    key_end: Option<usize>,
-    before_end: Option<usize>,
-    after_end: Option<usize>,
-    end: usize,
-    operation: Operation,
-    time_ms: i64,
-}
 
 /// A row that was read: what it is, or why it is no change.
 pub(super) enum Taken {
@@ -151,7 +134,9 @@ impl Shape {
         };
         let key = row.object_id.map(|field| text(Some(&names.object_id), field)).transpose()?;
         let (key_end, before_end, after_end) = (piece(key), piece(before), piece(after));
-        Ok(Written { id, start, id_end, table_end, key_end, before_end, after_end, end: out.len(), operation, time_ms })
+        let (end, unchanged_end) = (out.len(), None);
+        let pieces = Pieces { start, id_end, table_end, key_end, before_end, after_end, unchanged_end, end };
+        Ok(Written { pieces, operation, time_ms, at: id as u64, within: 0 })
     }
 
     fn operation(&self, field: Option<&[u8]>) -> Result<Operation, String> {
@@ -217,41 +202,6 @@ impl Time {
             Time::UnixMs => number,
         })
     }
-}
-
-impl Written {
-    /// The change, over the block that the text has become.
-    ///
-    /// # Errors
-    /// What is rejected: a name is longer than it may be.
-    pub(super) fn into_change(self, block: &Bytes, text: &str, partition: PartitionId) -> Result<Change, Rejected> {
-        let mut from = self.table_end;
-        let mut piece = |end: Option<usize>| {
-            let end = end?;
-            Some(&text[std::mem::replace(&mut from, end)..end])
-        };
-        let (key, before, after) = (piece(self.key_end), piece(self.before_end), piece(self.after_end));
-        let parts = Parts {
-            id: &text[self.start..self.id_end],
-            table: &text[self.id_end..self.table_end],
-            key,
-            operation: self.operation,
-            time_ms: self.time_ms,
-            before,
-            after,
-        };
-        let position = position(partition, self.id);
-        Change::new(block.slice(self.start..self.end), position, parts).map_err(|why| Rejected {
-            position,
-            why: format!("row {}: {why}", self.id),
-            text: text[self.start..self.end].to_owned(),
-        })
-    }
-}
-
-/// Where a row stands: at its id.
-pub(super) fn position(partition: PartitionId, id: i64) -> Position {
-    Position { partition, at: id as u64, within: 0 }
 }
 
 /// The operation of a word in any usual spelling.

@@ -2,14 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::pin::Pin;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use highwater_operators::guard::backoff::Backoff;
 use highwater_operators::postgres::{Connection, failed, quote};
 use highwater_operators::{Error, ErrorKind, Result};
-use tokio::runtime::Runtime;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{CopyOutStream, Row, Statement};
 
@@ -17,12 +14,7 @@ use super::Description;
 use super::gaps::{Blocker, Range};
 use super::inspect::{Log, inspect};
 use super::statements::{SESSION, Statements};
-
-/// A runtime for one thread: whoever reads a log needs no more.
-pub(super) fn runtime() -> Result<Runtime> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| Error::stop("cannot start a runtime").because(error))
-}
+use crate::postgres::ahead::{AS_IT_IS, AWAY};
 
 /// Attempts to look at the log before a run begins.
 const LOOKS: u32 = 5;
@@ -42,9 +34,6 @@ pub(super) async fn look(description: &Description) -> Result<Log> {
         tokio::time::sleep(AWAY.wait(failed)).await;
     }
 }
-
-/// A database that is away is tried again after waits up to this.
-pub(super) const AWAY: Backoff = Backoff { base: Duration::from_millis(50), max: Duration::from_secs(1) };
 
 /// A connection that is ready to read the log.
 pub(super) struct Session {
@@ -76,7 +65,7 @@ impl Session {
     pub(super) async fn open(description: &Description) -> Result<Session> {
         let connection = Connection::open(description.url()?, "change log").await?;
         let log = inspect(&connection, description).await?;
-        let mut set_up = SESSION.to_owned();
+        let mut set_up = format!("{SESSION}; {AS_IT_IS}");
         if let Some(channel) = &description.notify {
             set_up = format!("{set_up}; listen {}", quote(channel));
         }

@@ -22,7 +22,7 @@ use super::inspect::Log;
 pub(super) const SESSION: &str = "set default_transaction_isolation = 'read committed'; set default_transaction_read_only = on; \
      set row_security = off; set enable_seqscan = off; set enable_bitmapscan = off; set enable_sort = off; set jit = off; \
      set max_parallel_workers_per_gather = 0; set statement_timeout = 0; set lock_timeout = '10s'; set timezone = 'UTC'; \
-     set bytea_output = 'hex'; set client_encoding = 'UTF8'; \
+     set bytea_output = 'hex'; \
      select set_config(name, '0', false) from pg_settings \
      where name in ('idle_session_timeout', 'transaction_timeout', 'idle_in_transaction_session_timeout')";
 

@@ -3,28 +3,19 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use crossbeam_channel::Sender;
-use highwater_operators::in_flight::InFlight;
 use highwater_operators::{Error, ErrorKind, Result};
-use tokio::sync::Semaphore;
 
 use super::gaps::Gaps;
-use super::rows::{self, Taken, Written};
-use super::session::{AWAY, Copied, Guard, Session};
+use super::rows::{self, Taken};
+use super::session::{Copied, Guard, Session};
 use super::token::{self, Identity, Place};
 use super::{Description, IDLE, IDLE_NOTIFIED};
 use crate::OnReject;
+use crate::postgres::ahead::{AWAY, Chunk, Gone, Refused, Way};
 use crate::postgres::tuple::Tuple;
 
-/// What is handed over at once: so many rows, or so many bytes, about.
-const CHUNK_ROWS: usize = 1024;
-const CHUNK_BYTES: usize = 192 * 1024;
-/// Room for it.
-const BLOCK: usize = 256 * 1024;
 /// Bytes of a page at most, about.
 const PAGE_BYTES: u64 = 4 << 20;
 /// Rows of the first page: how large they are is not known yet.
@@ -38,46 +29,8 @@ const RANGES_MAX: usize = 1000;
 /// A gap that is open for this long is told of.
 const OLD_GAP: Duration = Duration::from_secs(60);
 
-/// Rows that were read, with the token that continues after them.
-pub(super) struct Chunk {
-    pub block: Vec<u8>,
-    pub written: Vec<Written>,
-    /// Rows that are no changes: id, why, and what was read.
-    pub rejected: Vec<(i64, String, String)>,
-    pub order: u64,
-    pub token: Bytes,
-}
-
-/// What the thread is doing, for whoever finds nothing.
-pub(super) struct Doing {
-    began: Instant,
-    /// When the log was asked last and had nothing, in milliseconds since then; 0 if it was not, or had something.
-    idle: AtomicU64,
-    /// How long that counts.
-    patience: Duration,
-}
-
-impl Doing {
-    pub(super) fn new(description: &Description) -> Self {
-        // An answer is due after the longest wait; one that does not come says nothing.
-        let patience = longest_wait(description) + Duration::from_millis(250);
-        Doing { began: Instant::now(), idle: AtomicU64::new(0), patience }
-    }
-
-    /// Whether the log was asked just now, and had nothing.
-    pub(super) fn is_idle(&self) -> bool {
-        let at = self.idle.load(Ordering::Acquire);
-        at > 0 && self.began.elapsed() < Duration::from_millis(at) + self.patience
-    }
-
-    fn idle(&self, idle: bool) {
-        let at = if idle { (self.began.elapsed().as_millis() as u64).max(1) } else { 0 };
-        self.idle.store(at, Ordering::Release);
-    }
-}
-
 /// The longest wait between two looks.
-fn longest_wait(description: &Description) -> Duration {
+pub(super) fn longest_wait(description: &Description) -> Duration {
     let usual = if description.notify.is_some() { IDLE_NOTIFIED } else { IDLE };
     description.idle.unwrap_or(usual)
 }
@@ -104,22 +57,11 @@ pub(super) struct Tail {
     guarded: Instant,
     /// The highest id the sequence was seen to have given.
     last: i64,
-    out: Sender<Chunk>,
-    room: Arc<Semaphore>,
-    doing: Arc<Doing>,
-    window: Arc<InFlight>,
+    way: Way,
 }
 
 impl Tail {
-    pub(super) fn new(
-        description: Arc<Description>,
-        partition: String,
-        from: Option<(u64, Place)>,
-        out: Sender<Chunk>,
-        room: Arc<Semaphore>,
-        doing: Arc<Doing>,
-        window: Arc<InFlight>,
-    ) -> Self {
+    pub(super) fn new(description: Arc<Description>, partition: String, from: Option<(u64, Place)>, way: Way) -> Self {
         let now = Instant::now();
         let (read, place) = from.map_or((0, None), |(read, place)| (read, Some(place)));
         let begun = place.as_ref().map(|place| place.identity);
@@ -145,10 +87,7 @@ impl Tail {
             told,
             guarded,
             last,
-            out,
-            room,
-            doing,
-            window,
+            way,
         }
     }
 
@@ -157,7 +96,7 @@ impl Tail {
         let mut failed = 0;
         loop {
             let Err(error) = self.session(&mut failed).await else { return Ok(()) };
-            self.doing.idle(false);
+            self.way.doing.idle(false);
             // What was read before is read, whatever happened then.
             self.flush();
             if self.hand_over().await.is_err() {
@@ -204,7 +143,7 @@ impl Tail {
                 continue;
             }
             let is_quiet = self.read == before;
-            self.doing.idle(is_quiet);
+            self.way.doing.idle(is_quiet);
             quiet = if is_quiet { (quiet * 2).min(longest_wait(&self.description)) } else { SOON };
             self.wait(&mut session, quiet).await?;
         }
@@ -281,7 +220,7 @@ impl Tail {
         if let Some(size) = bytes.checked_div(rows) {
             self.row_bytes = size.max(1).max((self.row_bytes + size) / 2);
         }
-        let most = PAGE_BYTES.min(self.window.limits().1 / 8) / self.row_bytes;
+        let most = PAGE_BYTES.min(self.way.window.limits().1 / 8) / self.row_bytes;
         let most = most.clamp(1, self.description.page.into()) as u32;
         self.page_rows = most.min(self.page_rows.saturating_mul(4));
     }
@@ -326,19 +265,18 @@ impl Tail {
             )));
         }
         *last = id;
-        let chunk = self.chunk.get_or_insert_with(|| {
-            let mut block = self.window.buffer(BLOCK);
-            block.clear();
-            Chunk { block, written: Vec::with_capacity(CHUNK_ROWS), rejected: Vec::new(), order: 0, token: Bytes::new() }
-        });
+        let chunk = self.chunk.get_or_insert_with(|| self.way.chunk());
         match log.shape.write(id, tuple, &mut chunk.block).map_err(broken)? {
             Taken::Change(written) => chunk.written.push(written),
             Taken::Rejected { why, .. } if self.description.on_reject == OnReject::Stop => {
                 return Err(Error::stop(format!("row {id} of {} is no change: {why}", log.name)));
             }
-            Taken::Rejected { why, text } => chunk.rejected.push((id, format!("row {id} of {}: {why}", log.name), text)),
+            Taken::Rejected { why, text } => {
+                let why = format!("row {id} of {}: {why}", log.name);
+                chunk.rejected.push(Refused { at: id as u64, within: 0, why, text });
+            }
         }
-        let is_full = chunk.written.len() + chunk.rejected.len() >= CHUNK_ROWS || chunk.block.len() >= CHUNK_BYTES;
+        let is_full = chunk.is_full();
         self.read += 1;
         if in_gap {
             self.found.push(id);
@@ -373,12 +311,10 @@ impl Tail {
     ///
     /// # Errors
     /// Nobody takes it any more.
-    async fn hand_over(&mut self) -> Result<(), ()> {
+    async fn hand_over(&mut self) -> Result<(), Gone> {
         while let Some(chunk) = self.ready.pop_front() {
             self.ready_bytes -= chunk.block.len() as u64;
-            self.doing.idle(false);
-            self.room.acquire().await.map_err(drop)?.forget();
-            self.out.send(chunk).map_err(drop)?;
+            self.way.hand_over(chunk).await?;
         }
         Ok(())
     }

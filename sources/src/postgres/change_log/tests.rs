@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use highwater_operators::Change;
 use highwater_operators::ingest::{Batch, Read};
+use highwater_operators::postgres::Connection;
 use highwater_operators::testing::postgres::{Database, Server};
 
 use super::*;
@@ -216,4 +217,20 @@ fn a_partitioned_log_is_read_whole_also_what_is_written_straight_into_a_partitio
     late.end("commit");
     reading.until("what comes late is read", |found| found.changes.len() == 4);
     assert_eq!(reading.ids(), ["2", "3", "4", "1"]);
+}
+
+#[test]
+fn a_row_that_is_no_text_is_rejected_and_its_neighbours_are_read() {
+    let server = Server::shared();
+    server.sql("create database unspoken template template0 encoding 'SQL_ASCII' locale 'C'").unwrap();
+    let url = server.url("unspoken").unwrap();
+    let rows = "insert into tb_entity_change_log (object_type, object_id, modification_type) \
+         values ('order', '1', 'INSERT'), ('order', E'\\xff', 'INSERT'), ('order', '3', 'INSERT')";
+    let fill = async || Connection::open(&url, "a test").await.unwrap().batch_execute(&format!("{LOG}; {rows}")).await.unwrap();
+    crate::postgres::ahead::runtime().unwrap().block_on(fill());
+    let mut reading = Reading::start(&PostgresChangeLog::at(&url, "tb_entity_change_log"), None).unwrap();
+    reading.until("all is read", |found| found.changes.len() + found.rejected.len() == 3);
+    let keys: Vec<&str> = reading.found.changes.iter().map(Change::key).collect();
+    assert_eq!(keys, ["1", "3"]);
+    assert!(reading.found.rejected[0].contains("\"object_id\" is not UTF-8"), "{:?}", reading.found.rejected);
 }

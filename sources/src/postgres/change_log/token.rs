@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::gaps::Range;
+use crate::postgres::numbers;
 
 /// What is the same as long as it is the same log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +49,8 @@ pub(super) fn write(identity: &Identity, hi: i64, open: impl Iterator<Item = Ran
     out.extend_from_slice(&hi.to_le_bytes());
     let mut last = i64::MIN;
     for (from, to) in open {
-        number(from.wrapping_sub(last) as u64, &mut out);
-        number(to.wrapping_sub(from) as u64, &mut out);
+        numbers::write(from.wrapping_sub(last) as u64, &mut out);
+        numbers::write(to.wrapping_sub(from) as u64, &mut out);
         last = to;
     }
     out.into()
@@ -58,14 +59,14 @@ pub(super) fn write(identity: &Identity, hi: i64, open: impl Iterator<Item = Ran
 /// Reads a place; `None` if it is none.
 pub(super) fn read(detail: &[u8]) -> Option<Place> {
     let (&FORM, mut rest) = detail.split_first()? else { return None };
-    let system = u64::from_le_bytes(take(&mut rest)?);
-    let mut next = || Some(u32::from_le_bytes(take(&mut rest)?));
+    let system = u64::from_le_bytes(numbers::take(&mut rest)?);
+    let mut next = || Some(u32::from_le_bytes(numbers::take(&mut rest)?));
     let identity = Identity { system, timeline: next()?, database: next()?, table: next()? };
-    let hi = i64::from_le_bytes(take(&mut rest)?);
+    let hi = i64::from_le_bytes(numbers::take(&mut rest)?);
     let (mut open, mut last) = (Vec::new(), i64::MIN);
     while !rest.is_empty() {
-        let from = last.wrapping_add(read_number(&mut rest)? as i64);
-        let to = from.wrapping_add(read_number(&mut rest)? as i64);
+        let from = last.wrapping_add(numbers::read(&mut rest)? as i64);
+        let to = from.wrapping_add(numbers::read(&mut rest)? as i64);
         if to < from || from < last || to > hi {
             return None;
         }
@@ -73,33 +74,6 @@ pub(super) fn read(detail: &[u8]) -> Option<Place> {
         last = to;
     }
     Some(Place { identity, hi, open })
-}
-
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, left) = rest.split_first_chunk::<N>()?;
-    *rest = left;
-    Some(*taken)
-}
-
-/// Seven bits a byte, the highest bit says that there is more.
-fn number(mut number: u64, out: &mut Vec<u8>) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn read_number(rest: &mut &[u8]) -> Option<u64> {
-    let mut number = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let [byte] = take::<1>(rest)?;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

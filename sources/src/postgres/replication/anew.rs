@@ -11,6 +11,7 @@ use super::session::ask;
 use super::setup::Found;
 use super::token::{self, Parts, Place};
 use super::{Description, session};
+use crate::postgres::ahead;
 
 /// Set in the number of the snapshot until the new place is told.
 const ANEW: u32 = 1 << 31;
@@ -73,5 +74,5 @@ fn numbers(description: &Description, tables: &[String]) -> Result<Vec<u32>> {
         }
         Ok(found)
     };
-    session::runtime()?.block_on(find())
+    ahead::runtime()?.block_on(find())
 }

@@ -1,63 +1,14 @@
-//! What is handed over at once: changes whose text stands in one block, and the token that continues after them.
+//! What happened to a row is written into a chunk: where it stands, under which id, and its text.
 
 use std::io::Write as _;
 
-use bytes::Bytes;
-use highwater_operators::change::{Change, Operation, Parts};
-use highwater_operators::ingest::Rejected;
-use highwater_operators::position::{PartitionId, Position};
+use highwater_operators::change::Operation;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::lsn::Lsn;
 use super::relation::Relation;
 use super::rows::{self, Values};
-
-/// What is handed over at once: so many changes, or so many bytes, about.
-const CHANGES: usize = 1024;
-const BYTES: usize = 192 * 1024;
-/// Room for it.
-pub(super) const BLOCK: usize = 256 * 1024;
-
-/// Changes that were read.
-#[derive(Debug)]
-pub(super) struct Chunk {
-    pub block: Vec<u8>,
-    pub written: Vec<Written>,
-    pub rejected: Vec<Refused>,
-    /// Of two chunks the larger was read later.
-    pub order: u64,
-    /// Continues after them.
-    pub token: Bytes,
-    /// Whether with them all was read again that an earlier run had read, or never will be.
-    pub caught_up: bool,
-}
-
-/// A change: where its pieces stand in the block, one behind the other.
-#[derive(Debug)]
-pub(super) struct Written {
-    start: usize,
-    id_end: usize,
-    table_end: usize,
-    key_end: Option<usize>,
-    before_end: Option<usize>,
-    after_end: Option<usize>,
-    /// Behind the names of what is unchanged.
-    unchanged_end: Option<usize>,
-    end: usize,
-    operation: Operation,
-    time_ms: i64,
-    at: u64,
-    within: u64,
-}
-
-/// A row that is no change.
-#[derive(Debug)]
-pub(super) struct Refused {
-    pub at: u64,
-    pub within: u64,
-    pub why: String,
-    pub text: String,
-}
+use crate::postgres::ahead::{Chunk, Pieces, Refused, Written};
 
 /// Something that happened to a row.
 #[derive(Clone, Copy, Debug)]
@@ -102,24 +53,6 @@ pub(super) enum Place {
 const INDEX_BITS: u32 = 20;
 
 impl Chunk {
-    /// An empty one over this block, which has room already.
-    pub(super) fn new(mut block: Vec<u8>) -> Self {
-        block.clear();
-        Chunk {
-            block,
-            written: Vec::with_capacity(CHANGES),
-            rejected: Vec::new(),
-            order: 0,
-            token: Bytes::new(),
-            caught_up: false,
-        }
-    }
-
-    /// Whether it is large enough to be handed over.
-    pub(super) fn is_full(&self) -> bool {
-        self.written.len() + self.rejected.len() >= CHANGES || self.block.len() >= BYTES
-    }
-
     /// Takes a row's change, or what is wrong with it.
     ///
     /// # Errors
@@ -174,20 +107,8 @@ impl Chunk {
         }
         let end = out.len();
         let (operation, time_ms) = (event.operation, event.time_ms);
-        let written = Written {
-            start,
-            id_end,
-            table_end,
-            key_end,
-            before_end,
-            after_end,
-            unchanged_end,
-            end,
-            operation,
-            time_ms,
-            at,
-            within,
-        };
+        let pieces = Pieces { start, id_end, table_end, key_end, before_end, after_end, unchanged_end, end };
+        let written = Written { pieces, operation, time_ms, at, within };
         if key.is_some() && !has_key {
             self.set_aside(&written, &event.relation.table, "a column of its key has no value");
         } else {
@@ -226,20 +147,9 @@ impl Chunk {
         // Writing to memory does not fail.
         let _ = write!(out, ",\"transactional\":{in_transaction}}}");
         let end = out.len();
-        let written = Written {
-            start,
-            id_end,
-            table_end: id_end,
-            key_end: None,
-            before_end: None,
-            after_end: Some(end),
-            unchanged_end: None,
-            end,
-            operation: Operation::Message,
-            time_ms,
-            at,
-            within,
-        };
+        let (key_end, before_end, after_end, unchanged_end) = (None, None, Some(end), None);
+        let pieces = Pieces { start, id_end, table_end: id_end, key_end, before_end, after_end, unchanged_end, end };
+        let written = Written { pieces, operation: Operation::Message, time_ms, at, within };
         self.take(written, "a message");
         Ok(())
     }
@@ -251,23 +161,24 @@ impl Chunk {
     pub(super) fn refuse(&mut self, event: &Event<'_>, why: &str) -> Result<(), String> {
         let start = self.block.len();
         self.push(event)?;
-        if let Some(written) = self.written.pop_if(|written| written.start == start) {
+        if let Some(written) = self.written.pop_if(|written| written.pieces.start == start) {
             self.set_aside(&written, &event.relation.table, why);
         }
         Ok(())
     }
 
     fn take(&mut self, written: Written, of: &str) {
-        match std::str::from_utf8(&self.block[written.start..]) {
+        match std::str::from_utf8(&self.block[written.pieces.start..]) {
             Ok(_) => self.written.push(written),
             Err(_) => self.set_aside(&written, of, "it is not UTF-8; the database's encoding does not say what its text is"),
         }
     }
 
     fn set_aside(&mut self, written: &Written, of: &str, why: &str) {
-        let id = String::from_utf8_lossy(&self.block[written.start..written.id_end]).into_owned();
-        let text = String::from_utf8_lossy(&self.block[written.table_end..written.end]).into_owned();
-        self.block.truncate(written.start);
+        let Pieces { start, id_end, table_end, end, .. } = written.pieces;
+        let id = String::from_utf8_lossy(&self.block[start..id_end]).into_owned();
+        let text = String::from_utf8_lossy(&self.block[table_end..end]).into_owned();
+        self.block.truncate(start);
         let (at, within) = (written.at, written.within);
         self.rejected.push(Refused { at, within, why: format!("{of}, {} {id}: {why}", written.operation.as_str()), text });
     }
@@ -334,42 +245,6 @@ fn decimal(number: u32, out: &mut Vec<u8>) {
     match number {
         0..10 => out.push(b'0' + number as u8),
         _ => drop(write!(out, "{number}")),
-    }
-}
-
-impl Written {
-    /// The change, over the block that the text has become.
-    ///
-    /// # Errors
-    /// What is rejected: a name is longer than it may be.
-    pub(super) fn into_change(self, block: &Bytes, text: &str, partition: PartitionId) -> Result<Change, Rejected> {
-        let mut from = self.table_end;
-        let mut piece = |end: Option<usize>| {
-            let end = end?;
-            Some(&text[std::mem::replace(&mut from, end)..end])
-        };
-        let (key, before, after) = (piece(self.key_end), piece(self.before_end), piece(self.after_end));
-        let unchanged = piece(self.unchanged_end);
-        let parts = Parts {
-            id: &text[self.start..self.id_end],
-            table: &text[self.id_end..self.table_end],
-            key,
-            operation: self.operation,
-            time_ms: self.time_ms,
-            before,
-            after,
-        };
-        let position = Position { partition, at: self.at, within: self.within };
-        let block = block.slice(self.start..self.end);
-        let made = match unchanged {
-            None => Change::new(block, position, parts),
-            Some(unchanged) => Change::partial(block, position, parts, unchanged),
-        };
-        made.map_err(|why| Rejected {
-            position,
-            why: format!("{}, {} {}: {why}", parts.table, self.operation.as_str(), parts.id),
-            text: text[self.start..self.end].to_owned(),
-        })
     }
 }
 

@@ -12,8 +12,9 @@ use tokio::time::sleep;
 
 use super::Description;
 use super::lsn::Lsn;
-use super::session::{AS_IT_IS, PINNED, UNLIMITED};
+use super::session::{PINNED, UNLIMITED};
 use super::token::Identity;
+use crate::postgres::ahead::AS_IT_IS;
 
 /// How often the server is told how far the slot may move, at most.
 const CONFIRM_EVERY: Duration = Duration::from_millis(50);

@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use highwater_operators::Operation;
 
-use super::chunk::{Before, Chunk, Event, Place};
+use super::chunk::{Before, Event, Place};
 use super::lsn::Lsn;
 use super::pgoutput::{Cells, Described, Message, Old, read};
 use super::relation::Relation;
 use super::rows::Values;
+use crate::postgres::ahead::Chunk;
 
 /// From 1970 to 2000, in milliseconds.
 const Y2000_MS: i64 = 946_684_800_000;

@@ -20,7 +20,6 @@ mod catalog;
 mod catch_up;
 mod chunk;
 mod confirm;
-mod doing;
 mod follow;
 mod follower;
 mod heartbeat;
@@ -50,9 +49,9 @@ use highwater_operators::{Error, ErrorKind, Result, ResumeToken};
 use self::confirm::Saved;
 #[doc(hidden)]
 pub use self::pgoutput::fuzz;
-use self::reader::SlotReader;
 use self::setup::Found;
 use crate::OnReject;
+use crate::postgres::ahead::apart;
 
 /// How often an idle slot is moved.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -224,11 +223,7 @@ impl Description {
     /// Looks at the server as it is now, on a thread of its own: whoever calls may be in a runtime already. Refuses to continue what cannot be.
     fn look(self: &Arc<Self>, begun: Option<token::Place>) -> Result<Found> {
         let description = self.clone();
-        let look =
-            move || -> Result<Found> { session::runtime()?.block_on(Box::pin(stream::look(&description, begun.as_ref()))) };
-        let thread = std::thread::Builder::new().name("replication".into()).spawn(look);
-        let thread = thread.map_err(|error| Error::stop(format!("cannot start a thread: {error}")))?;
-        thread.join().unwrap_or_else(|_| Err(Error::stop("looking at the slot panicked")))
+        apart("replication", move || async move { stream::look(&description, begun.as_ref()).await })
     }
 
     /// The publication's name.
@@ -285,7 +280,7 @@ impl Source for PostgresReplication {
     }
 
     fn open(&self, partition: &Partition, from: Option<&ResumeToken>, window: &Arc<InFlight>) -> Result<Box<dyn Reader>> {
-        Ok(Box::new(SlotReader::start(&self.0, partition, from, window, &Arc::default())?))
+        Ok(Box::new(reader::start(&self.0, partition, from, window, &Arc::default())?))
     }
 }
 
@@ -311,7 +306,7 @@ impl Source for Bound {
     }
 
     fn open(&self, partition: &Partition, from: Option<&ResumeToken>, window: &Arc<InFlight>) -> Result<Box<dyn Reader>> {
-        Ok(Box::new(SlotReader::start(&self.source.0, partition, from, window, &self.saved)?))
+        Ok(Box::new(reader::start(&self.source.0, partition, from, window, &self.saved)?))
     }
 
     fn saved(&self, _partition: &Partition, token: &ResumeToken) {

@@ -1,35 +1,19 @@
 //! What was read and is on its way to the reader: a chunk that fills, and its token when it is handed over.
 
-use std::sync::Arc;
-
-use crossbeam_channel::Sender;
-use highwater_operators::in_flight::InFlight;
 use highwater_operators::{Error, Result};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
-use super::chunk::{BLOCK, Chunk};
 use super::confirm::Mark;
-use super::doing::Doing;
 use super::log::Log;
 use super::lsn::Lsn;
 use super::token::{self, Identity, Parts, Place, TableProgress};
-
-/// Nobody takes what is read any more.
-pub(super) struct Gone;
-
-/// Where chunks go.
-pub(super) struct Way {
-    pub out: Sender<Chunk>,
-    /// A permit for each chunk that may wait to be taken.
-    pub room: Arc<Semaphore>,
-    pub doing: Arc<Doing>,
-    pub window: Arc<InFlight>,
-    pub saved: watch::Receiver<Mark>,
-}
+use crate::postgres::ahead::{Chunk, Doing, Gone, Way};
 
 /// What was read and is on its way.
 pub(super) struct Outbox {
     way: Way,
+    /// What is durable.
+    saved: watch::Receiver<Mark>,
     place: Place,
     /// The tables' part of the token, written.
     tables: Vec<u8>,
@@ -44,9 +28,9 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Continues at this place. A place that no token has told yet is told as soon as anything is handed over.
-    pub(super) fn new(way: Way, place: Place, order: u64, is_told: bool, began: Lsn) -> Self {
+    pub(super) fn new(way: Way, saved: watch::Receiver<Mark>, place: Place, order: u64, is_told: bool, began: Lsn) -> Self {
         let told = is_told.then_some((place.end, place.within));
-        Outbox { tables: token::write_tables(&place.tables), way, place, chunk: None, order, told, began: Some(began) }
+        Outbox { tables: token::write_tables(&place.tables), way, saved, place, chunk: None, order, told, began: Some(began) }
     }
 
     pub(super) fn place(&self) -> &Place {
@@ -59,11 +43,11 @@ impl Outbox {
 
     /// What is durable.
     pub(super) fn saved(&self) -> Mark {
-        *self.way.saved.borrow()
+        *self.saved.borrow()
     }
 
     pub(super) fn hear_saved(&self) -> watch::Receiver<Mark> {
-        self.way.saved.clone()
+        self.saved.clone()
     }
 
     /// Passes a failpoint.
@@ -76,7 +60,7 @@ impl Outbox {
 
     /// Whether the reader is ready to take more.
     pub(super) fn has_room(&self) -> bool {
-        self.way.room.available_permits() > 0
+        self.way.has_room()
     }
 
     /// The server and the tables as they are now.
@@ -98,7 +82,7 @@ impl Outbox {
 
     /// The chunk that fills.
     pub(super) fn chunk(&mut self) -> &mut Chunk {
-        self.chunk.get_or_insert_with(|| Chunk::new(self.way.window.buffer(BLOCK)))
+        self.chunk.get_or_insert_with(|| self.way.chunk())
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -107,7 +91,7 @@ impl Outbox {
 
     /// Whether there are changes that were not handed over.
     pub(super) fn has_changes(&self) -> bool {
-        self.chunk.as_ref().is_some_and(|chunk| !chunk.written.is_empty() || !chunk.rejected.is_empty())
+        self.chunk.as_ref().is_some_and(|chunk| chunk.rows() > 0)
     }
 
     /// Whether a token would tell something new.
@@ -151,7 +135,7 @@ impl Outbox {
     async fn hand_over_to(&mut self, end: Lsn, within: Option<(Lsn, u64)>) -> Result<(), Gone> {
         (self.place.end, self.place.within) = (end, within);
         let mut chunk = self.chunk.take().unwrap_or_else(|| Chunk::new(Vec::new()));
-        self.order += (chunk.written.len() + chunk.rejected.len()) as u64 + 1;
+        self.order += chunk.rows() as u64 + 1;
         chunk.order = self.order;
         chunk.token = token::write(&self.place, &self.tables);
         chunk.caught_up = self.has_caught_up(end);
@@ -159,15 +143,13 @@ impl Outbox {
             self.began = None;
         }
         self.told = Some((self.place.end, self.place.within));
-        self.way.doing.idle(false);
-        self.way.room.acquire().await.map_err(|_| Gone)?.forget();
-        self.way.out.send(chunk).map_err(|_| Gone)
+        self.way.hand_over(chunk).await
     }
 
     /// Waits until all that was handed over is durable.
     pub(super) async fn all_saved(&mut self) -> Result<(), Gone> {
         let order = self.order;
-        self.way.saved.wait_for(|mark| mark.order >= order).await.map(drop).map_err(|_| Gone)
+        self.saved.wait_for(|mark| mark.order >= order).await.map(drop).map_err(|_| Gone)
     }
 }
 

@@ -11,18 +11,19 @@ use tokio_postgres::types::PgLsn;
 use super::Description;
 use super::catalog::Catalog;
 use super::chunk::{Before, Event, Place as Spot};
-use super::confirm::Mark;
+use super::confirm::{Mark, Saved};
 use super::log::{Happened, Heard, Log};
 use super::lsn::Lsn;
-use super::outbox::{Outbox, Way};
+use super::outbox::Outbox;
 use super::pgoutput::{Described, Message};
 use super::relation::Relation;
 use super::rounds::{self, Rounds};
-use super::session::{self, AWAY};
+use super::session;
 use super::setup::{self, Found};
 use super::snapshot::Progress;
 use super::token::Place;
 use crate::OnReject;
+use crate::postgres::ahead::{AWAY, Way};
 
 /// The slot is moved by SQL this often, while it is not followed: each time the server reads the log between.
 const ADVANCE_EVERY: Duration = Duration::from_secs(2);
@@ -50,6 +51,8 @@ pub(super) struct Begin {
     pub partition: String,
     /// Where a checkpoint continues, and the order of its token.
     pub from: Option<(u64, Place)>,
+    /// Tells what is durable; must not be gone before who hears it.
+    pub saved: Arc<Saved>,
 }
 
 /// Attempts to look at the server before a run begins.
@@ -165,7 +168,7 @@ impl Begin {
             description: self.description.clone(),
             partition: self.partition.clone(),
             log: Log::from(place.end, place.within),
-            outbox: Outbox::new(way, place, order, is_told, flushed),
+            outbox: Outbox::new(way, self.saved.hear(), place, order, is_told, flushed),
             catalog: Catalog::default(),
             wanted: None,
             rounds: Rounds::new(),

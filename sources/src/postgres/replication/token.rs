@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::lsn::Lsn;
+use crate::postgres::numbers;
 
 /// What is the same as long as it is the same log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,18 +66,18 @@ const FORM: u8 = 1;
 /// The tables' part of a token. It is written once for many tokens: it changes with a snapshot only.
 pub(super) fn write_tables(tables: &[TableProgress]) -> Vec<u8> {
     let mut out = Vec::new();
-    number(tables.len() as u64, &mut out);
+    numbers::write(tables.len() as u64, &mut out);
     for table in tables {
-        number(table.oid.into(), &mut out);
+        numbers::write(table.oid.into(), &mut out);
         let Parts::Ranges(ranges) = &table.parts else {
-            number(0, &mut out);
+            numbers::write(0, &mut out);
             continue;
         };
-        number(ranges.len() as u64 + 1, &mut out);
+        numbers::write(ranges.len() as u64 + 1, &mut out);
         for key in ranges.iter().flat_map(|range| [&range.above, &range.read_to, &range.up_to]) {
-            number(key.as_ref().map_or(0, |key| key.len() as u64 + 1), &mut out);
+            numbers::write(key.as_ref().map_or(0, |key| key.len() as u64 + 1), &mut out);
             for text in key.iter().flatten() {
-                number(text.len() as u64, &mut out);
+                numbers::write(text.len() as u64, &mut out);
                 out.extend_from_slice(text.as_bytes());
             }
         }
@@ -93,7 +94,7 @@ pub(super) fn write(place: &Place, tables: &[u8]) -> Bytes {
     let (commit, rows) = place.within.map_or((0, 0), |(commit, rows)| (commit.0, rows));
     let Identity { timeline, database, .. } = place.identity;
     for value in [timeline.into(), database.into(), place.end.0, commit, rows, place.snapshot.into()] {
-        number(value, &mut out);
+        numbers::write(value, &mut out);
     }
     out.extend_from_slice(tables);
     out.into()
@@ -103,16 +104,16 @@ pub(super) fn write(place: &Place, tables: &[u8]) -> Bytes {
 pub(super) fn read(detail: &[u8]) -> Option<Place> {
     let (&FORM, mut rest) = detail.split_first()? else { return None };
     let rest = &mut rest;
-    let system = u64::from_le_bytes(take(rest)?);
-    let publication = u64::from_le_bytes(take(rest)?);
+    let system = u64::from_le_bytes(numbers::take(rest)?);
+    let publication = u64::from_le_bytes(numbers::take(rest)?);
     let identity = Identity { system, timeline: small(rest)?, database: small(rest)? };
-    let (end, commit, rows) = (Lsn(read_number(rest)?), Lsn(read_number(rest)?), read_number(rest)?);
+    let (end, commit, rows) = (Lsn(numbers::read(rest)?), Lsn(numbers::read(rest)?), numbers::read(rest)?);
     let within = (commit.0 > 0).then_some((commit, rows));
     let snapshot = small(rest)?;
     let mut tables = Vec::new();
-    for _ in 0..read_number(rest)? {
+    for _ in 0..numbers::read(rest)? {
         let oid = small(rest)?;
-        let parts = match read_number(rest)? {
+        let parts = match numbers::read(rest)? {
             0 => Parts::Done,
             ranges => {
                 let mut read = Vec::new();
@@ -130,11 +131,11 @@ pub(super) fn read(detail: &[u8]) -> Option<Place> {
 /// A key, or none. The outer `None`: it is cut off.
 fn key(rest: &mut &[u8]) -> Option<Option<Key>> {
     let mut key = Key::new();
-    match read_number(rest)? {
+    match numbers::read(rest)? {
         0 => return Some(None),
         columns => {
             for _ in 1..columns {
-                let length = usize::try_from(read_number(rest)?).ok()?;
+                let length = usize::try_from(numbers::read(rest)?).ok()?;
                 let (text, left) = rest.split_at_checked(length)?;
                 *rest = left;
                 key.push(std::str::from_utf8(text).ok()?.to_owned());
@@ -144,35 +145,8 @@ fn key(rest: &mut &[u8]) -> Option<Option<Key>> {
     Some(Some(key))
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, left) = rest.split_first_chunk::<N>()?;
-    *rest = left;
-    Some(*taken)
-}
-
 fn small(rest: &mut &[u8]) -> Option<u32> {
-    u32::try_from(read_number(rest)?).ok()
-}
-
-/// Seven bits a byte, the highest bit says that there is more.
-fn number(mut number: u64, out: &mut Vec<u8>) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn read_number(rest: &mut &[u8]) -> Option<u64> {
-    let mut number = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let [byte] = take::<1>(rest)?;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(number);
-        }
-    }
-    None
+    u32::try_from(numbers::read(rest)?).ok()
 }
 
 #[cfg(test)]

@@ -1,3 +1,6 @@
+use bytes::Bytes;
+use highwater_operators::Change;
+
 use super::*;
 use crate::postgres::replication::relation::{Column, ReplicaIdentity, Types};
 use crate::postgres::replication::rows::Cell;
@@ -26,7 +29,7 @@ fn event(relation: &Relation) -> Event<'_> {
 #[test]
 fn rows_become_changes_in_one_block() {
     let relation = relation();
-    let mut chunk = Chunk::new(Vec::with_capacity(BLOCK));
+    let mut chunk = Chunk::new(Vec::with_capacity(1024));
     let unchanged = Values { text: b"42", cells: &[Cell::Text(0, 2), Cell::Unchanged] };
     chunk.push(&event(&relation)).unwrap();
     let update = Event { operation: Operation::Update, after: Some(unchanged), ..event(&relation) };
