@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use highwater::operators::postgres::Connection;
 use highwater::prelude::*;
 use highwater::settings::Settings as RunSettings;
 use highwater::testing::postgres::{Database, Server, Settings};
@@ -115,19 +116,8 @@ fn a_change_is_soon_at_its_action() {
     })
     .unwrap();
     until("it follows", || database.one("select count(*) from pg_stat_replication").is_ok_and(|count| count == "1"));
-    // Transactions of ten rows, evenly.
-    let began = Instant::now();
     let transactions = rate * seconds / 10;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let connection = highwater::operators::postgres::Connection::open(database.url(), "writer").await.unwrap();
-        for number in 0..transactions {
-            let due = Duration::from_micros(number * 10_000_000 / rate);
-            tokio::time::sleep(due.saturating_sub(began.elapsed())).await;
-            connection.batch_execute(&insert(number * 10 + 1, 10)).await.unwrap();
-        }
-    });
-    let wrote = began.elapsed();
+    let wrote = write_evenly(&database, transactions, rate);
     let count = || lags.iter().map(|lag| lag.load(Ordering::Relaxed)).sum::<u64>();
     until("all are there", || count() == transactions * 10);
     pipeline.stop();
@@ -144,6 +134,28 @@ fn a_change_is_soon_at_its_action() {
     println!("| rows/s | from commit to action, median | 99 % | all |");
     println!("| ---: | ---: | ---: | ---: |");
     println!("| {:.0} | {median} ms | {p99} ms | {most} ms |", (transactions * 10) as f64 / wrote.as_secs_f64());
+}
+
+/// Writes transactions of ten rows, so many rows a second, on several connections: what one cannot do in time another does. Says how long that took.
+fn write_evenly(database: &Database, transactions: u64, rate: u64) -> Duration {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (began, next) = (Instant::now(), AtomicU64::new(0));
+    let writer = async || {
+        let connection = Connection::open(database.url(), "writer").await.unwrap();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= transactions {
+                return;
+            }
+            let due = Duration::from_micros(number * 10_000_000 / rate).saturating_sub(began.elapsed());
+            if !due.is_zero() {
+                tokio::time::sleep(due).await;
+            }
+            connection.batch_execute(&insert(number * 10 + 1, 10)).await.unwrap();
+        }
+    };
+    runtime.block_on(async { tokio::join!(writer(), writer(), writer(), writer()) });
+    began.elapsed()
 }
 
 #[test]

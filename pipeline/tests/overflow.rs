@@ -36,12 +36,25 @@ struct Beside {
     /// The hold budget of the slow action.
     budget: Duration,
     window: u64,
+    /// Whether the source goes on looking when it has nothing more.
+    follows: bool,
+    /// How long a call of the slow action takes once it is through the door.
+    takes: Duration,
 }
 
 impl Beside {
     fn new(keys: u64) -> Self {
         let (record, door) = (Record::default(), Arc::new(Semaphore::new(0)));
-        Beside { folder: support::folder(), record, door, keys, budget: minutes(5), window: 16 }
+        Beside {
+            folder: support::folder(),
+            record,
+            door,
+            keys,
+            budget: minutes(5),
+            window: 16,
+            follows: false,
+            takes: Duration::ZERO,
+        }
     }
 
     fn data(&self) -> PathBuf {
@@ -53,8 +66,9 @@ impl Beside {
     }
 
     fn build(&self) -> Build {
-        let (keys, budget) = (self.keys, self.budget);
-        let input = Arc::new(Input::of((0..ITEMS).map(|n| Item::good(format!("c{n}"), format!("k{}", n % keys)))));
+        let (keys, budget, takes) = (self.keys, self.budget, self.takes);
+        let items = (0..ITEMS).map(|n| Item::good(format!("c{n}"), format!("k{}", n % keys)));
+        let input = Arc::new(Input { follows: self.follows, ..Input::of(items) });
         let (record, door) = (self.record.clone(), self.door.clone());
         support::build(move |flow| {
             let (slow, door) = (record.clone(), door.clone());
@@ -68,6 +82,7 @@ impl Beside {
                             let (record, door) = (slow.clone(), door.clone());
                             async move {
                                 drop(door.acquire().await?);
+                                tokio::time::sleep(takes).await;
                                 record.act("slow", &change, None, None).await
                             }
                         }),
@@ -94,6 +109,22 @@ impl Beside {
         }
         assert_eq!(books::parked(&books::inspect(&self.data()), "slow"), []);
     }
+}
+
+/// A run that is to end when there is nothing to do has much to do while what was set aside waits for its action.
+#[test]
+fn a_run_until_idle_takes_up_again_what_was_set_aside_before_it_ends() {
+    let mut beside = Beside::new(100);
+    (beside.follows, beside.takes) = (true, Duration::from_millis(3));
+    let until_idle = Some(Duration::from_millis(50));
+    let settings = Settings { until_idle, ..beside.settings(2) };
+    let started = support::start(&settings, &beside.build(), Control::default());
+    support::until("the fast action has had everything", || beside.record.of("fast").len() as u64 == ITEMS);
+    support::until("the excess is parked", || books::parked(&books::inspect(&beside.data()), "slow").len() as u64 > ITEMS / 2);
+    // All of it takes much longer than the run would have to be idle.
+    beside.door.add_permits(1);
+    let report = started.end().unwrap();
+    beside.check(&Report { ended: true, ..report }, 0);
 }
 
 #[test]

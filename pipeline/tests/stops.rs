@@ -181,7 +181,7 @@ fn a_second_run_on_one_data_directory_is_refused() {
 fn a_partition_that_is_gone_is_refused_by_name() {
     let (folder, record) = (support::folder(), Record::default());
     let settings = support::settings(folder.path().join("data"), 2);
-    let two = Input { partitions: vec![items(10).partitions[0].clone(), items(10).partitions[0].clone()] };
+    let two = Input { partitions: vec![items(10).partitions[0].clone(), items(10).partitions[0].clone()], follows: false };
     support::run(&settings, &recording(&Arc::new(two), &record, &["act"])).unwrap();
     let error = refusal(&settings, &recording(&items(10), &record, &["act"]));
     assert!(error.contains("continues partition script/part-1") && error.contains("found: script/part-0"), "{error}");

@@ -1,4 +1,5 @@
-//! A slot as a source, on a private server: catching up and following, each beside `pg_recvlogical` on the same log, in turns, in one run.
+//! A slot as a source, on a private server, in turns, in one run: catching up and following, each beside `pg_recvlogical` on the same log; rows that were
+//! there, beside `psql` that copies the table to nowhere.
 //! `scripts/prove replication-speed`.
 
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use highwater::operators::testing::postgres::{Database, Server, Settings};
 use highwater::sources::{PostgresReplication, Snapshot};
 use highwater_benches::measure::{Outcome, median, range, thousands};
 
-/// Reads one log in three ways and prints the medians.
+/// Reads one log, and one table, in every way and prints the medians.
 #[derive(Parser)]
 struct Flags {
     /// Rows that are written, and read in each run
@@ -25,7 +26,7 @@ struct Flags {
     /// How often each is run
     #[arg(long, default_value_t = 5)]
     repetitions: u32,
-    /// Only `catching-up` or `following`
+    /// Only `catching-up`, `following` or `snapshot`
     #[arg(long)]
     only: Option<String>,
 }
@@ -38,19 +39,21 @@ fn main() -> Outcome {
     let end = database.one("select pg_current_wal_insert_lsn()").map_err(said)?;
     let does = |what: &str| flags.only.as_deref().is_none_or(|only| only == what);
     let mut table = Table::new();
-    table.load_preset(presets::ASCII_MARKDOWN).set_header(["", "pg_recvlogical, rows/s", "this, rows/s", "times"]);
-    for (what, follows) in [("catching up", false), ("following", true)] {
+    table.load_preset(presets::ASCII_MARKDOWN).set_header(["", "beside", "its rows/s", "this, rows/s", "times"]);
+    for (what, how) in [("catching up", How::CatchesUp), ("following", How::Follows), ("snapshot", How::Snapshot)] {
         if !does(&what.replace(' ', "-")) {
             continue;
         }
         let (mut theirs, mut ours) = (Vec::new(), Vec::new());
         for _ in 0..flags.repetitions {
-            theirs.push(flags.rows as f64 / recvlogical(&server, &database, &end)?);
-            ours.push(flags.rows as f64 / source(&database, flags.rows, follows)?);
+            let took = if how == How::Snapshot { copied(&server, &database)? } else { recvlogical(&server, &database, &end)? };
+            theirs.push(flags.rows as f64 / took);
+            ours.push(flags.rows as f64 / source(&database, flags.rows, how)?);
         }
+        let beside = if how == How::Snapshot { "copy to stdout" } else { "pg_recvlogical" };
         let shown = |rates: &[f64]| format!("{} {}", thousands(median(rates)), range(rates, 0));
         let times = format!("{:.2}", median(&ours) / median(&theirs));
-        table.add_row([what.to_owned(), shown(&theirs), shown(&ours), times]);
+        table.add_row([what.to_owned(), beside.to_owned(), shown(&theirs), shown(&ours), times]);
     }
     println!("{table}");
     println!(
@@ -58,6 +61,14 @@ fn main() -> Outcome {
         flags.rows, flags.transaction, flags.repetitions
     );
     Ok(())
+}
+
+/// How rows are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    CatchesUp,
+    Follows,
+    Snapshot,
 }
 
 fn said(error: highwater::Error) -> String {
@@ -108,6 +119,17 @@ fn recvlogical(server: &Server, database: &Database, end: &str) -> Result<f64, B
     if status.success() { Ok(took) } else { Err("pg_recvlogical has failed".into()) }
 }
 
+/// Seconds until `psql` has copied the table to nowhere.
+fn copied(server: &Server, database: &Database) -> Result<f64, Box<dyn std::error::Error>> {
+    let began = Instant::now();
+    let status = Command::new("psql")
+        .args(["-h", "127.0.0.1", "-p", &server.port().to_string(), "-U", "postgres", "-d", database.name(), "-X", "-q"])
+        .args(["-c", "copy orders to stdout"])
+        .stdout(Stdio::null())
+        .status()?;
+    if status.success() { Ok(began.elapsed().as_secs_f64()) } else { Err("psql has failed".into()) }
+}
+
 fn program() -> Result<PathBuf, Box<dyn std::error::Error>> {
     let mut found: Vec<PathBuf> = std::fs::read_dir("/usr/lib/postgresql")?
         .filter_map(|entry| Some(entry.ok()?.path().join("bin/pg_recvlogical")))
@@ -117,13 +139,19 @@ fn program() -> Result<PathBuf, Box<dyn std::error::Error>> {
     found.pop().ok_or_else(|| "there is no pg_recvlogical: install Debian's package `postgresql`".into())
 }
 
-/// Seconds until the source has read all of the log.
-fn source(database: &Database, rows: u64, follows: bool) -> Result<f64, Box<dyn std::error::Error>> {
+/// Seconds until the source has read all of the log, or of the table.
+fn source(database: &Database, rows: u64, how: How) -> Result<f64, Box<dyn std::error::Error>> {
     copy(database)?;
-    let mut source = PostgresReplication::at(database.url(), "turn").publication("all_orders").snapshot(Snapshot::Never);
-    if follows {
-        source = source.only_follow();
-    }
+    let source = PostgresReplication::at(database.url(), "turn").publication("all_orders");
+    let source = match how {
+        How::CatchesUp => source.snapshot(Snapshot::Never),
+        How::Follows => source.snapshot(Snapshot::Never).only_follow(),
+        How::Snapshot => {
+            // With a slot that has nothing before its rows.
+            database.sql("select pg_replication_slot_advance('turn', pg_current_wal_flush_lsn())").map_err(said)?;
+            source
+        }
+    };
     let partition = Partition { id: 0, name: source.partitions().map_err(said)?.remove(0).name };
     let window = InFlight::new(u64::MAX, 64 << 20);
     let began = Instant::now();

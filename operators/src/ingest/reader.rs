@@ -202,6 +202,10 @@ fn open(process: &Process, source: &dyn Source, partition: Partition) -> Result<
 /// Counts what an earlier run had read already, by whole batches, and notes the moment of the first that is new.
 fn count_replay(process: &Process, batch: &Batch, from: u64) {
     let n = (batch.changes.len() + batch.rejected.len()) as u64;
+    if n == 0 {
+        // A token alone: how many of them there are differs from run to run.
+        return;
+    }
     if process.read_so_far.was_read(batch.partition, from) {
         process.stats.replayed.fetch_add(n, Ordering::Relaxed);
         // The batch gets its epoch on the worker, a moment from now.

@@ -16,13 +16,13 @@ impl Idle {
         Idle { after, read: 0, since: Instant::now() }
     }
 
-    /// Whether for so long nothing came, nothing was under way, and every source was asked and had nothing: in all processes, for
-    /// which process 0 decides.
+    /// Whether for so long nothing came, nothing was under way or waited to be taken up again, and every source was asked and had
+    /// nothing: in all processes, for which process 0 decides.
     pub(super) fn is_long(&mut self, process: &Process) -> bool {
         let place = process.cluster.place();
         let Some(after) = self.after.filter(|_| place.leads()) else { return false };
         let read = process.read_about().0;
-        let is_idle = read == self.read && process.units_about() == 0 && process.all_rest();
+        let is_idle = read == self.read && process.units_about() == 0 && process.may_end() && process.all_rest();
         if !is_idle {
             (self.read, self.since) = (read, Instant::now());
         }

@@ -1,6 +1,7 @@
 //! A seeded input: several partitions in memory, which readers deliver in batches of seeded sizes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use highwater::operators::change::{Change, Parts};
 use highwater::operators::in_flight::InFlight;
@@ -74,6 +75,8 @@ impl Item {
 #[derive(Clone, Debug, Default)]
 pub struct Input {
     pub partitions: Vec<Vec<Item>>,
+    /// Whether there may always be more: its readers rest at the end, and do not end.
+    pub follows: bool,
 }
 
 /// How a seeded input is to be.
@@ -94,12 +97,12 @@ impl Input {
     pub fn seeded(seed: u64, shape: Shape) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let partitions = (0..shape.partitions).map(|partition| Self::partition(partition, &mut rng, shape)).collect();
-        Input { partitions }
+        Input { partitions, follows: false }
     }
 
     /// One partition of these items.
     pub fn of(items: impl IntoIterator<Item = Item>) -> Self {
-        Input { partitions: vec![items.into_iter().collect()] }
+        Input { partitions: vec![items.into_iter().collect()], follows: false }
     }
 
     fn partition(partition: usize, rng: &mut StdRng, shape: Shape) -> Vec<Item> {
@@ -183,7 +186,7 @@ impl Reader for ScriptReader {
     fn read(&mut self, batch: &mut Batch) -> Result<Read> {
         let items = &self.input.partitions[self.number];
         if self.next >= items.len() {
-            return Ok(Read::End);
+            return Ok(if self.input.follows { Read::Idle(Duration::from_millis(5)) } else { Read::End });
         }
         let end = items.len().min(self.next + self.rng.random_range(1..=6));
         for (at, item) in (self.next..).zip(&items[self.next..end]) {
