@@ -4,6 +4,7 @@
 //! `HIGHWATER_KILLS`, `HIGHWATER_RESTARTS`, `HIGHWATER_SCALE` and `HIGHWATER_RATE` (transactions a second) set the size of the proof, `HIGHWATER_SEED`
 //! repeats its decisions (not its moments).
 
+use std::collections::HashSet;
 use std::env;
 use std::fs;
 use std::process::{Child, Stdio};
@@ -73,7 +74,7 @@ fn prove(what: &str, kills: u64, restarts: u64, launched: bool) {
         }
     });
     let report = proof.finish();
-    let rows = proof.compare();
+    let rows = proof.compare(&report);
     let transactions = rows[3];
     println!(
         "| {what} | {kills} | {met} | {restarts} | {} | {transactions} | 0 | {:.0} |",
@@ -164,7 +165,7 @@ impl Proof {
     }
 
     /// Holds the tables against each other, and gives the numbers of their rows.
-    fn compare(&self) -> Vec<u64> {
+    fn compare(&self, report: &Report) -> Vec<u64> {
         for table in TABLES {
             let rows = |database: &Database| {
                 let rows = database.sql(&format!("select t::text from {table} t order by 1")).unwrap();
@@ -172,8 +173,24 @@ impl Proof {
             };
             let (right, found) = (rows(&self.bank), rows(&self.copy));
             if right != found {
-                let differ: Vec<_> = right.iter().zip(&found).filter(|(right, found)| right != found).take(3).collect();
-                panic!("{table}: {} rows, not {}; {differ:?}", found.len(), right.len());
+                let only = |these: &[String], others: &[String]| -> Vec<String> {
+                    let others: HashSet<&String> = others.iter().collect();
+                    these
+                        .iter()
+                        .filter(|row| !others.contains(row))
+                        .map(|row| row.trim_end_matches([' ', '"', ')']).to_owned())
+                        .collect()
+                };
+                let (missing, strange) = (only(&right, &found), only(&found, &right));
+                panic!(
+                    "{table}: {} rows, not {}; {} missing or other: {:?} ..; {} strange: {:?} ..\n{report:#?}",
+                    found.len(),
+                    right.len(),
+                    missing.len(),
+                    &missing[..missing.len().min(5)],
+                    strange.len(),
+                    &strange[..strange.len().min(5)]
+                );
             }
         }
         let sums = "select concat_ws(' ', (select sum(abalance) from pgbench_accounts), (select sum(bbalance) from pgbench_branches), \

@@ -232,7 +232,7 @@ pub const SETTINGS: &[Setting] = &[
         heading: RUNNING,
         kind: Kind::Time { bare_ms: Some(1000), step_ms: 1, min_ms: 1, none: true },
         usual: Usual::Is("none"),
-        meaning: "End in order once nothing came for so long, also of sources without an end; none waits for more",
+        meaning: "End in order once nothing came and nothing was to be done for so long, also of sources without an end; none waits for more",
         ..PLAIN
     },
     Setting {
