@@ -6,6 +6,7 @@
 //! limits calls to it, the other does not notice, and after `--give-up` what it refuses is parked. Once somebody listens,
 //! `webhooks .. parked retry --all` and another run deliver it.
 
+use highwater::operators::testing::failpoint;
 use highwater::prelude::*;
 use highwater_examples::page;
 
@@ -28,12 +29,20 @@ struct Args {
     /// Seconds without any success after which changes for an endpoint are parked instead of waiting for it; 0 waits for ever
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     give_up: u64,
+    /// For tests: the process is killed when it passes this place, `PLACE:HOW_OFTEN`
+    #[arg(long, value_name = "PLACE", hide = true)]
+    die_at: Option<String>,
 }
 
 fn main() -> highwater::Exit {
     highwater::program("webhooks")
         .about("Every change to every URL")
-        .prepare(|args: &Args| if args.input == INPUT { Ok(page::make(INPUT, lines())?) } else { Ok(()) })
+        .prepare(|args: &Args| {
+            if let Some((place, passage)) = args.die_at.as_deref().and_then(|at| at.split_once(':')) {
+                failpoint::die_at(place, passage.parse().unwrap_or(1))?;
+            }
+            if args.input == INPUT { Ok(page::make(INPUT, lines())?) } else { Ok(()) }
+        })
         .main_with(|flow, args: &Args| {
             flow.source(JsonLines::file(&args.input))
                 .fan_out(args.urls.iter().zip(1..).map(|(url, n)| {
