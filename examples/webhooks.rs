@@ -6,6 +6,8 @@
 //! limits calls to it, the other does not notice, and after `--give-up` what it refuses is parked. Once somebody listens,
 //! `webhooks .. parked retry --all` and another run deliver it.
 
+use highwater::operators::guard::GuardConfig;
+use highwater::operators::guard::breaker::BreakerConfig;
 use highwater::operators::testing::failpoint;
 use highwater::prelude::*;
 use highwater_examples::page;
@@ -29,6 +31,9 @@ struct Args {
     /// Seconds without any success after which changes for an endpoint are parked instead of waiting for it; 0 waits for ever
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     give_up: u64,
+    /// Seconds that an open breaker asks nothing before it lets probes through
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    rest: u64,
     /// For tests: the process is killed when it passes this place, `PLACE:HOW_OFTEN`
     #[arg(long, value_name = "PLACE", hide = true)]
     die_at: Option<String>,
@@ -46,7 +51,8 @@ fn main() -> highwater::Exit {
         .main_with(|flow, args: &Args| {
             flow.source(JsonLines::file(&args.input))
                 .fan_out(args.urls.iter().zip(1..).map(|(url, n)| {
-                    let mut hook = Webhook::post(url);
+                    let breaker = BreakerConfig { reset_after: seconds(args.rest), ..BreakerConfig::default() };
+                    let mut hook = Webhook::post(url).guard(GuardConfig { breaker, ..GuardConfig::default() });
                     for secret in &args.secrets {
                         hook = hook.signed_with(secret);
                     }
