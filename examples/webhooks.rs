@@ -25,6 +25,9 @@ struct Args {
     /// A secret to sign with, `whsec_` and base64; said twice, there are two signatures
     #[arg(long = "secret", value_name = "SECRET")]
     secrets: Vec<String>,
+    /// A header of each request, `NAME: VALUE`
+    #[arg(long = "header", value_name = "HEADER")]
+    headers: Vec<String>,
     /// Later changes of a key wait behind one that is parked
     #[arg(long)]
     hold: bool,
@@ -55,6 +58,10 @@ fn main() -> highwater::Exit {
                     let mut hook = Webhook::post(url).guard(GuardConfig { breaker, ..GuardConfig::default() });
                     for secret in &args.secrets {
                         hook = hook.signed_with(secret);
+                    }
+                    for header in &args.headers {
+                        let (name, value) = header.split_once(": ").unwrap_or((header, ""));
+                        hook = hook.header(name, value);
                     }
                     if args.give_up > 0 {
                         hook = hook.give_up_after(seconds(args.give_up));

@@ -73,6 +73,11 @@ impl Receiver {
         self.ask("refuse")
     }
 
+    /// From now on it answers with 422, and with all of the request but its body.
+    pub fn echo(&mut self) -> Counts {
+        self.ask("echo")
+    }
+
     /// Kills this process (`kill -9`) when so many requests have come, counted from the start, before the last of them is answered.
     pub fn kill(&mut self, process: u32, requests: u64) -> Counts {
         self.ask(&format!("kill {process} {requests}"))

@@ -1,5 +1,5 @@
 //! A receiver of webhooks as a process of its own, for tests: what has come is in a file before it is answered, and it can be told to be slow,
-//! to refuse, and to kill whoever sends.
+//! to refuse, to tell what it was told, and to kill whoever sends.
 //!
 //! `receiver FILE` prints its port, then obeys lines on its standard input, each with a line in answer: how many requests have come, and how
 //! many connections. It ends with its input. What the lines are, and how the file is read: `highwater_examples::receiver`.
@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 use std::{env, thread};
@@ -25,6 +25,8 @@ struct Receiver {
     connections: AtomicU64,
     /// Before each answer, in milliseconds.
     delay_ms: AtomicU64,
+    /// Whether every request is refused, with all of its head in the answer.
+    echoes: AtomicBool,
 }
 
 struct Book {
@@ -43,6 +45,7 @@ fn main() -> io::Result<()> {
         closed: Condvar::new(),
         connections: AtomicU64::new(0),
         delay_ms: AtomicU64::new(0),
+        echoes: AtomicBool::new(false),
     });
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?.port());
@@ -64,6 +67,7 @@ impl Receiver {
         let words: Vec<&str> = line.split(' ').collect();
         match words.as_slice() {
             ["slow", ms] => self.delay_ms.store(ms.parse().unwrap_or_default(), SeqCst),
+            ["echo"] => self.echoes.store(true, SeqCst),
             ["refuse"] => self.delay_ms.store(REFUSES, SeqCst),
             ["kill", process, requests] => self.book().kill = Some(((*process).to_owned(), requests.parse().unwrap_or_default())),
             // All that a dead sender has left in the kernel is in the file when its connections are closed.
@@ -102,11 +106,13 @@ impl Receiver {
             if reader.read_line(&mut line)? == 0 {
                 return Ok(());
             }
+            let mut head = line.clone();
             let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
             let (mut length, mut key) = (0, String::new());
             loop {
                 line.clear();
                 reader.read_line(&mut line)?;
+                head.push_str(&line);
                 let Some((name, value)) = line.trim_end().split_once(": ") else { break };
                 match name.to_ascii_lowercase().as_str() {
                     "content-length" => length = value.parse().map_err(io::Error::other)?,
@@ -128,7 +134,12 @@ impl Receiver {
             if delay > 0 {
                 thread::sleep(Duration::from_millis(delay));
             }
-            stream.write_all(ANSWER)?;
+            if self.echoes.load(SeqCst) {
+                let length = head.len();
+                stream.write_all(format!("HTTP/1.1 422 No\r\ncontent-length: {length}\r\n\r\n{head}").as_bytes())?;
+            } else {
+                stream.write_all(ANSWER)?;
+            }
         }
     }
 
