@@ -288,7 +288,7 @@ impl Entry {
         state.budget.succeeded();
         state.timeouts.answered(now.saturating_duration_since(self.began), now);
         drop(state);
-        self.guard.concurrency.succeeded();
+        self.guard.concurrency.answered(self.began, now);
     }
 
     /// The call failed.
