@@ -6,6 +6,9 @@
 //! limits calls to it, the other does not notice, and after `--give-up` what it refuses is parked. Once somebody listens,
 //! `webhooks .. parked retry --all` and another run deliver it.
 
+use highwater::operators::guard::GuardConfig;
+use highwater::operators::guard::breaker::BreakerConfig;
+use highwater::operators::testing::failpoint;
 use highwater::prelude::*;
 use highwater_examples::page;
 
@@ -22,24 +25,43 @@ struct Args {
     /// A secret to sign with, `whsec_` and base64; said twice, there are two signatures
     #[arg(long = "secret", value_name = "SECRET")]
     secrets: Vec<String>,
+    /// A header of each request, `NAME: VALUE`
+    #[arg(long = "header", value_name = "HEADER")]
+    headers: Vec<String>,
     /// Later changes of a key wait behind one that is parked
     #[arg(long)]
     hold: bool,
     /// Seconds without any success after which changes for an endpoint are parked instead of waiting for it; 0 waits for ever
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     give_up: u64,
+    /// Seconds that an open breaker asks nothing before it lets probes through
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    rest: u64,
+    /// For tests: the process is killed when it passes this place, `PLACE:HOW_OFTEN`
+    #[arg(long, value_name = "PLACE", hide = true)]
+    die_at: Option<String>,
 }
 
 fn main() -> highwater::Exit {
     highwater::program("webhooks")
         .about("Every change to every URL")
-        .prepare(|args: &Args| if args.input == INPUT { Ok(page::make(INPUT, lines())?) } else { Ok(()) })
+        .prepare(|args: &Args| {
+            if let Some((place, passage)) = args.die_at.as_deref().and_then(|at| at.split_once(':')) {
+                failpoint::die_at(place, passage.parse().unwrap_or(1))?;
+            }
+            if args.input == INPUT { Ok(page::make(INPUT, lines())?) } else { Ok(()) }
+        })
         .main_with(|flow, args: &Args| {
             flow.source(JsonLines::file(&args.input))
                 .fan_out(args.urls.iter().zip(1..).map(|(url, n)| {
-                    let mut hook = Webhook::post(url);
+                    let breaker = BreakerConfig { reset_after: seconds(args.rest), ..BreakerConfig::default() };
+                    let mut hook = Webhook::post(url).guard(GuardConfig { breaker, ..GuardConfig::default() });
                     for secret in &args.secrets {
                         hook = hook.signed_with(secret);
+                    }
+                    for header in &args.headers {
+                        let (name, value) = header.split_once(": ").unwrap_or((header, ""));
+                        hook = hook.header(name, value);
                     }
                     if args.give_up > 0 {
                         hook = hook.give_up_after(seconds(args.give_up));

@@ -175,13 +175,23 @@ impl Running {
     ///
     /// If it does not end.
     #[track_caller]
-    pub fn wait(mut self) -> Printed {
+    pub fn wait(self) -> Printed {
+        self.wait_for(DEADLINE)
+    }
+
+    /// Waits for its end, so long.
+    ///
+    /// # Panics
+    ///
+    /// If it does not end by then.
+    #[track_caller]
+    pub fn wait_for(mut self, deadline: Duration) -> Printed {
         let started = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("a child can be asked") {
                 break status;
             }
-            assert!(started.elapsed() < DEADLINE, "it does not end\n{}", self.stderr());
+            assert!(started.elapsed() < deadline, "it does not end\n{}", self.stderr());
             thread::sleep(Duration::from_millis(1));
         };
         let [stdout, stderr] =

@@ -3,3 +3,4 @@
 pub mod built;
 pub mod orders;
 pub mod page;
+pub mod receiver;

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use highwater_examples::built::Example;
 use highwater_examples::orders::Report;
+use highwater_examples::receiver::Receiver;
 use tempfile::TempDir;
 
 /// An example that has run, with what it printed before its report.
@@ -308,4 +309,48 @@ fn embedded_answers_each_client_when_its_order_is_done() {
     lines.sort_unstable();
     let mails = ["mail to ada@example.com: thank you, Ada", "mail to eve@example.com: thank you, Eve"];
     assert_eq!(lines, [&["202 accepted o-1", "202 accepted o-2", "202 accepted o-3"][..], &mails].concat());
+}
+
+#[test]
+fn webhooks_parks_what_a_dead_endpoint_does_not_take_and_delivers_it_later() {
+    let page = Page::new("webhooks");
+    let receiver = |name: &str| Receiver::start(env!("CARGO_BIN_EXE_receiver"), page.example.folder().join(name));
+    let (well, mut dead) = (receiver("well"), receiver("dead"));
+    dead.refuse();
+    let urls = [well.url("/"), dead.url("/")];
+    let said = page.example.fail(2, &["--url", &urls[0]]);
+    assert!(said.contains("which is loopback") || said.contains("is loopback: refused"), "{said}");
+    let arguments = ["--url", &urls[0], "--url", &urls[1], "--allow-private", "--give-up", "1", "--rest", "1"];
+    let (_, report) = page.run(&arguments);
+    check_books(&report, "hook-1", [20, 0, 0, 20, 0]);
+    check_books(&report, "hook-2", [20, 0, 0, 0, 20]);
+    assert_eq!((well.came().len(), dead.came().len()), (20, 0));
+    // Once more: nothing is read, and nothing is sent.
+    let printed = page.example.succeed(&[&arguments[..], &["--report", "json"]].concat());
+    let again: serde_json::Value = serde_json::from_str(printed.trim()).unwrap();
+    let hook = &again["actions"]["hook-1"];
+    let figures = ["delivered", "parked", "retried", "repeated"].map(|figure| hook[figure].as_u64().unwrap());
+    assert_eq!((again["read_now"].as_u64(), figures), (Some(0), [20, 0, 0, 0]));
+    dead.slow(0);
+    page.example.succeed(&["parked", "retry", "--all"]);
+    let (_, report) = page.run(&arguments);
+    check_books(&report, "hook-2", [20, 0, 0, 20, 0]);
+    let first: std::collections::BTreeSet<String> = dead.came().into_iter().map(|request| request.idempotency_key).collect();
+    assert_eq!((first.len(), dead.came().len(), well.came().len()), (20, 20, 20));
+    assert!(page.parked().is_empty());
+}
+
+#[test]
+fn webhooks_reads_what_it_can_of_a_bad_file_and_says_where_there_is_none() {
+    let page = Page::new("webhooks");
+    let receiver = Receiver::start(env!("CARGO_BIN_EXE_receiver"), page.example.folder().join("received"));
+    let (url, folder) = (receiver.url("/"), page.example.folder());
+    let line = |id| format!("{{\"id\":{id},\"op\":\"insert\",\"key\":\"k\",\"after\":{{}}}}\n");
+    std::fs::write(folder.join("bad.jsonl"), line(1) + "no change\n{\"id\":2,\n" + &line(3)).unwrap();
+    let arguments = ["--url", &url, "--allow-private", "--input", "bad.jsonl", "--data", "bad"];
+    let (_, report) = page.run(&arguments);
+    check_books(&report, "hook-1", [4, 0, 0, 2, 0]);
+    assert_eq!((report.rejected, receiver.came().len()), (2, 2));
+    let said = page.example.fail(1, &["--url", &url, "--allow-private", "--input", "none.jsonl", "--data", "none"]);
+    assert!(said.contains("none.jsonl"), "{said}");
 }

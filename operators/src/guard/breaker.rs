@@ -48,6 +48,17 @@ pub enum BreakerState {
     Open,
 }
 
+/// How the probes of a half open breaker go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probes {
+    /// Probes without an answer yet.
+    pub under_way: u32,
+    /// Probes that succeeded.
+    pub succeeded: u32,
+    /// Successes that close it.
+    pub needed: u32,
+}
+
 /// Given with each call that is let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ticket(u64);
@@ -57,6 +68,7 @@ pub struct Ticket(u64);
 pub struct Breaker {
     config: BreakerConfig,
     stands: Stands,
+    since: Instant,
     /// Raised with each change of state.
     changes: u64,
     in_a_row: u32,
@@ -81,6 +93,7 @@ impl Breaker {
         Breaker {
             config,
             stands: Stands::Closed,
+            since: now,
             changes: 0,
             in_a_row: 0,
             halves: [(0, 0); 2],
@@ -99,7 +112,7 @@ impl Breaker {
         match self.stands {
             Stands::Closed => {}
             Stands::Open { until } if now < until => return Err(until - now),
-            Stands::Open { .. } => self.become_(Stands::HalfOpen { under_way: 1, succeeded: 0 }),
+            Stands::Open { .. } => self.become_(Stands::HalfOpen { under_way: 1, succeeded: 0 }, now),
             Stands::HalfOpen { under_way, succeeded } if under_way + succeeded < self.config.probes.max(1) => {
                 self.stands = Stands::HalfOpen { under_way: under_way + 1, succeeded };
             }
@@ -130,7 +143,7 @@ impl Breaker {
                 *succeeded += 1;
                 if *succeeded >= self.config.probes {
                     self.halves = [(0, 0); 2];
-                    self.become_(Stands::Closed);
+                    self.become_(Stands::Closed, now);
                 }
             }
             _ => self.count(now, 0),
@@ -175,6 +188,19 @@ impl Breaker {
         }
     }
 
+    /// Since when it stands so.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// How its probes go, if it is half open.
+    pub fn probes(&self) -> Option<Probes> {
+        match self.stands {
+            Stands::HalfOpen { under_way, succeeded } => Some(Probes { under_way, succeeded, needed: self.config.probes }),
+            _ => None,
+        }
+    }
+
     /// Why it opened last.
     pub fn because(&self) -> &str {
         &self.because
@@ -193,11 +219,11 @@ impl Breaker {
     fn open(&mut self, now: Instant, because: String) {
         self.opened += 1;
         self.because = because;
-        self.become_(Stands::Open { until: now + self.config.reset_after });
+        self.become_(Stands::Open { until: now + self.config.reset_after }, now);
     }
 
-    fn become_(&mut self, stands: Stands) {
-        self.stands = stands;
+    fn become_(&mut self, stands: Stands, now: Instant) {
+        (self.stands, self.since) = (stands, now);
         self.changes += 1;
         self.in_a_row = 0;
     }
@@ -244,6 +270,7 @@ mod tests {
         assert_eq!((breaker.admit(later), breaker.state()), (Err(SECOND), BreakerState::HalfOpen));
         breaker.succeeded(one, later);
         assert_eq!((breaker.admit(later), breaker.state()), (Err(SECOND), BreakerState::HalfOpen));
+        assert_eq!((breaker.probes(), breaker.since()), (Some(Probes { under_way: 1, succeeded: 1, needed: 2 }), later));
         breaker.succeeded(two, later);
         assert_eq!((breaker.state(), breaker.failing_since()), (BreakerState::Closed, None));
     }

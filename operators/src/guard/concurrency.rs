@@ -1,8 +1,8 @@
 //! How many calls an endpoint gets at once: a limit that finds its own level.
 //!
 //! Additive increase, multiplicative decrease, as TCP does it: while calls succeed and the limit is in use it rises by one
-//! per round; an answer that says "too much" (429, a reset, a timeout) lowers it by a third, once per round. Who finds no room waits in
-//! line, in order.
+//! per round; an answer that says "too much" (429, a reset, a timeout) lowers it by a third, once per round. Beside that, `seek` finds whether
+//! fewer calls would be answered as well. Who finds no room waits in line, in order.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,6 +10,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+
+use super::seek::{Seek, SeekConfig};
 
 /// The bounds of a limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,11 +22,13 @@ pub struct ConcurrencyConfig {
     pub max: usize,
     /// What a sign of too much leaves of it, 0 to 1. Default: 0.7.
     pub decrease: f64,
+    /// How it is tried whether calls only wait for each other; `None`: it is not. Default: every 30 s, where answers take 50 ms and more.
+    pub seek: Option<SeekConfig>,
 }
 
 impl Default for ConcurrencyConfig {
     fn default() -> Self {
-        ConcurrencyConfig { min: 1, max: usize::MAX, decrease: 0.7 }
+        ConcurrencyConfig { min: 1, max: usize::MAX, decrease: 0.7, seek: Some(SeekConfig::default()) }
     }
 }
 
@@ -44,6 +48,8 @@ struct State {
     in_use: usize,
     line: VecDeque<oneshot::Sender<Slot>>,
     lowered: Option<Instant>,
+    /// Made when the first call is answered, by the time that calls go by.
+    seek: Option<Seek>,
 }
 
 /// Room for one call. Given back when it is dropped.
@@ -56,7 +62,7 @@ impl Concurrency {
         let limit = config.max as f64;
         Concurrency(Arc::new(Inner {
             config,
-            state: Mutex::new(State { limit, in_use: 0, line: VecDeque::new(), lowered: None }),
+            state: Mutex::new(State { limit, in_use: 0, line: VecDeque::new(), lowered: None, seek: None }),
         }))
     }
 
@@ -91,6 +97,16 @@ impl Concurrency {
         self.serve();
     }
 
+    /// A call that began at this instant succeeded.
+    pub fn answered(&self, began: Instant, now: Instant) {
+        if let Some(config) = self.0.config.seek {
+            let mut state = self.0.state.lock();
+            let in_use = state.in_use;
+            state.seek.get_or_insert_with(|| Seek::new(config, self.0.config.max, now)).answered(began, in_use, now);
+        }
+        self.succeeded();
+    }
+
     /// A call that began at this instant met a sign of too much.
     pub fn too_much(&self, began: Instant, now: Instant) {
         let mut state = self.0.state.lock();
@@ -105,7 +121,7 @@ impl Concurrency {
 
     /// The level it has found.
     pub fn limit(&self) -> usize {
-        self.0.state.lock().limit as usize
+        self.0.state.lock().level()
     }
 
     /// Calls under way, and calls that wait.
@@ -134,8 +150,13 @@ impl Concurrency {
 }
 
 impl State {
+    fn level(&self) -> usize {
+        let ceiling = self.seek.as_ref().map_or(usize::MAX, Seek::ceiling);
+        ceiling.min(self.limit as usize)
+    }
+
     fn has_room(&self) -> bool {
-        self.in_use < self.limit as usize
+        self.in_use < self.level()
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use super::breaker::{Breaker, BreakerConfig, BreakerState, Ticket};
+use super::breaker::{Breaker, BreakerConfig, BreakerState, Probes, Ticket};
 use super::budget::{Budget, BudgetConfig};
 use super::concurrency::{Concurrency, ConcurrencyConfig, Slot};
 use super::rate::{Rate, RateConfig};
@@ -111,6 +111,10 @@ pub struct Refused {
 pub struct GuardStatus {
     /// Its breaker.
     pub breaker: BreakerState,
+    /// Since when that stands so, in Unix milliseconds.
+    pub since: u64,
+    /// How its probes go, if it is half open.
+    pub probes: Option<Probes>,
     /// How often that has opened.
     pub opened: u64,
     /// When it lets calls through again, in Unix milliseconds, if it is open.
@@ -121,6 +125,8 @@ pub struct GuardStatus {
     pub refused: u64,
     /// Retries that are left in the budget.
     pub retries_left: f64,
+    /// Calls per second there may be; `None` is no bound.
+    pub rate: Option<f64>,
     /// What a call may take.
     pub timeout: Duration,
     /// Calls there may be at once; `None` as long as nothing bounds them.
@@ -203,11 +209,14 @@ impl Guard {
         let (state, now) = (self.state.lock(), self.clock.now());
         GuardStatus {
             breaker: state.breaker.state(),
+            since: unix_ms().saturating_sub(now.saturating_duration_since(state.breaker.since()).as_millis() as u64),
+            probes: state.breaker.probes(),
             opened: state.breaker.opened(),
             open_until: state.breaker.refuses(now).map(|wait| unix_ms() + wait.as_millis() as u64),
             because: Some(state.breaker.because()).filter(|because| !because.is_empty()).map(str::to_owned),
             refused: state.refused,
             retries_left: state.budget.left(),
+            rate: self.config.rate.per_second,
             timeout: state.timeouts.current(),
             limit,
             in_use,
@@ -279,7 +288,7 @@ impl Entry {
         state.budget.succeeded();
         state.timeouts.answered(now.saturating_duration_since(self.began), now);
         drop(state);
-        self.guard.concurrency.succeeded();
+        self.guard.concurrency.answered(self.began, now);
     }
 
     /// The call failed.

@@ -10,6 +10,7 @@ pub mod concurrency;
 pub mod endpoint;
 pub mod panic;
 pub mod rate;
+pub mod seek;
 pub mod timeouts;
 
 pub use endpoint::{Entry, Failure, Guard, GuardConfig, GuardStatus, Refused, all};

@@ -5,6 +5,8 @@
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::error::{Error, Result};
+
 /// Every failpoint, in the order in which a change passes them.
 pub const ALL: [&str; 14] = [
     TARGET_RAISED,
@@ -84,6 +86,33 @@ pub const SAVE_SYNCED: &str = "save.synced";
 /// The checkpoint is written; nobody was told.
 pub const SAVE_COMMITTED: &str = "save.committed";
 
+/// Where this process is killed, and at which passage from now.
+static DEADLY: Mutex<Option<(String, u64)>> = Mutex::new(None);
+
+/// Has this process killed (`kill -9`, by itself) when a failpoint is passed for the `passage`-th time from now, counted from 1. Other threads
+/// run until then: what they have sent is sent. For programs that a test starts, where [`Failpoints`] are for runs within a test.
+///
+/// # Errors
+/// No failpoint has this name.
+pub fn die_at(name: &str, passage: u64) -> Result<()> {
+    if !ALL.contains(&name) && !REPLICATION.contains(&name) {
+        return Err(Error::stop(format!("there is no failpoint {name:?}; there are {}", ALL.join(", "))));
+    }
+    *DEADLY.lock() = Some((name.to_owned(), passage.max(1)));
+    Ok(())
+}
+
+/// Passes a failpoint at which the process may be killed.
+fn pass_deadly(name: &str) {
+    if let Some((_, left)) = DEADLY.lock().as_mut().filter(|(deadly, _)| deadly == name) {
+        *left -= 1;
+        if *left == 0 {
+            // It does not come back.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+    }
+}
+
 /// Which failpoint is to fire and at which passage, and at which one all wait.
 #[derive(Debug, Default)]
 pub struct Failpoints {
@@ -111,6 +140,7 @@ impl Failpoints {
 
     /// Passes a failpoint; says whether it fires.
     pub fn pass(&self, name: &str) -> bool {
+        pass_deadly(name);
         let mut stalled = self.stalled.lock();
         while stalled.is_some_and(|at| at == name) {
             self.goes_on.wait(&mut stalled);

@@ -12,6 +12,7 @@
 //! | `/api/why` | what holds the mark |
 
 mod fresh;
+pub mod guards;
 mod health;
 mod list;
 mod listen;

@@ -9,6 +9,7 @@ use highwater_operators::pools::PoolStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::counted;
+use crate::monitor::guards::Guard;
 use crate::report::{ActionBooks, CacheCounts, count};
 
 /// How a running pipeline stands.
@@ -49,6 +50,9 @@ pub struct Status {
     /// Pools of connections, by purpose.
     #[serde(default)]
     pub pools: BTreeMap<String, Pool>,
+    /// What stands before endpoints, by action and endpoint.
+    #[serde(default)]
+    pub guards: BTreeMap<String, Guard>,
     /// Changes read by this run.
     pub read_now: u64,
     /// Changes this run read that an earlier run had read already.
@@ -196,6 +200,9 @@ impl Status {
                 text,
                 "pool       {purpose}: {active} of {max_connections} connections in use, {idle} ready, {waiting} waited for{away}"
             );
+        }
+        for (endpoint, guard) in &self.guards {
+            let _ = writeln!(text, "guard      {endpoint}: {}", guard.text());
         }
         if !self.books.balanced {
             let _ = writeln!(text, "books      DO NOT BALANCE");

@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use highwater_operators::epoch::unix_ms;
-use highwater_operators::pools;
 use highwater_operators::process::Process;
 use highwater_operators::why::Why;
+use highwater_operators::{guard, pools};
 use parking_lot::Mutex;
 
 use super::fresh::Fresh;
@@ -152,6 +152,7 @@ impl Watched {
             in_flight: status::InFlight { changes, changes_limit, bytes: process.in_flight.bytes(), bytes_limit },
             rates: status::Rates { seconds, read, delivered },
             cache: totals.into(),
+            guards: guard::all().into_iter().map(|(endpoint, guard)| (endpoint, guard.into())).collect(),
             pools: pools::all().into_iter().map(|(purpose, pool)| (purpose, pool.into())).collect(),
             read_now: totals.changes_read,
             replayed: totals.replayed,

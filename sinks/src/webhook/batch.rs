@@ -103,12 +103,12 @@ impl WebhookBatch {
         let description = self.webhook.description();
         let all = |error: Error| part.iter().map(|_| Err(error.in_words())).collect();
         let alone = |error: Error| (part.len() == 1).then(|| vec![Err(error)]);
-        let prepared = match self.prepare(part) {
+        let mut prepared = match self.prepare(part) {
             Ok(prepared) => prepared,
             Err(error) => return alone(error),
         };
         let retry = part.iter().any(|delivery| delivery.attempt() > 1);
-        Some(match description.ask(open, &prepared, retry).await {
+        Some(match description.ask(open, &mut prepared, retry).await {
             Err(error) => all(error),
             Ok((Verdict::Delivered, answer)) => match serde_json::from_slice::<Results>(&answer.body) {
                 Ok(results) if answer.is_whole => self.each(part, results),

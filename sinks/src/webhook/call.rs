@@ -32,8 +32,8 @@ impl Action for Webhook {
     fn call(&self, delivery: Delivery) -> BoxFuture<'_> {
         Box::pin(async move {
             let (open, description) = (self.open()?, self.description());
-            let prepared = description.prepare(&delivery)?;
-            match description.ask(&open, &prepared, delivery.attempt() > 1).await? {
+            let mut prepared = description.prepare(&delivery)?;
+            match description.ask(&open, &mut prepared, delivery.attempt() > 1).await? {
                 (Verdict::Delivered, _) => Ok(()),
                 (_, answer) => Err(description.error(&answer, &prepared)),
             }
@@ -108,7 +108,7 @@ impl Open {
 
 impl Description {
     /// Sends a request, if the guard lets it through, and tells it what came of that.
-    pub(super) async fn ask(&self, open: &Open, prepared: &Prepared, retry: bool) -> Result<(Verdict, Answer)> {
+    pub(super) async fn ask(&self, open: &Open, prepared: &mut Prepared, retry: bool) -> Result<(Verdict, Answer)> {
         let entry = open.guard.enter(retry).await?;
         let limit = entry.timeout();
         match open.clock.timeout(limit, self.exchange(open, prepared)).await {
@@ -165,8 +165,8 @@ impl Description {
     pub(super) fn said(&self, answer: &Answer, prepared: &Prepared) -> String {
         let text = String::from_utf8_lossy(&answer.body);
         let mut text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        let own = prepared.headers.iter().filter(|(name, _)| self.headers.iter().any(|(ours, _)| ours == *name));
-        let values = own.filter_map(|(_, value)| value.to_str().ok()).flat_map(|value| [Some(value), value.split(' ').nth(1)]);
+        let values =
+            prepared.own.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| [Some(value), value.split(' ').nth(1)]);
         let path = prepared.target.split('?').next();
         for secret in values.flatten().chain([prepared.target.as_str()]).chain(path).filter(|secret| secret.len() >= 6) {
             text = text.replace(secret, "***");

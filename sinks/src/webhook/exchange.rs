@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::{HOST, HeaderValue, RETRY_AFTER};
+use hyper::header::{HOST, RETRY_AFTER};
 use hyper::{Request, Response, Uri};
 
 use super::Description;
@@ -30,14 +30,17 @@ pub(super) enum NoAnswer {
 }
 
 impl Description {
-    pub(super) async fn exchange(&self, open: &Open, prepared: &Prepared) -> Result<Answer, NoAnswer> {
+    pub(super) async fn exchange(&self, open: &Open, prepared: &mut Prepared) -> Result<Answer, NoAnswer> {
+        let mut request = Request::new(Full::new(std::mem::take(&mut prepared.body)));
+        *request.method_mut() = self.method.clone();
+        *request.headers_mut() = std::mem::take(&mut prepared.headers);
         loop {
             let mut taken = open.pool.take().await.map_err(|error| match error {
                 NoConnection::Refused(why) => NoAnswer::Refused(why),
                 NoConnection::Away(why) => NoAnswer::Broken(why),
             })?;
             let is_http2 = matches!(taken.connection, Connection::Http2(_));
-            let request = self.request(prepared, is_http2)?;
+            self.address(&mut request, &prepared.target, is_http2)?;
             let sent = match &mut taken.connection {
                 Connection::Http1(sender) => sender.try_send_request(request).await,
                 Connection::Http2(sender) => sender.try_send_request(request).await,
@@ -45,26 +48,31 @@ impl Description {
             return match sent {
                 Ok(response) => self.read(response, taken).await,
                 // The other side had closed it, and nothing was sent: that is no failure.
-                Err(error) if taken.is_old && error.message().is_some() => continue,
-                Err(error) => Err(NoAnswer::Broken(with_sources(error.error()))),
+                Err(mut error) => match error.take_message().filter(|_| taken.is_old) {
+                    Some(unsent) => {
+                        request = unsent;
+                        continue;
+                    }
+                    None => Err(NoAnswer::Broken(with_sources(error.error()))),
+                },
             };
         }
     }
 
-    fn request(&self, prepared: &Prepared, is_http2: bool) -> Result<Request<Full<Bytes>>, NoAnswer> {
+    /// Says where a request goes, as the connection wants it said.
+    fn address(&self, request: &mut Request<Full<Bytes>>, target: &str, is_http2: bool) -> Result<(), NoAnswer> {
         let Some(origin) = &self.origin else { return Err(NoAnswer::Refused("it has no URL".to_owned())) };
         let uri = match is_http2 {
-            true => format!("{}{}", origin.shown, prepared.target),
-            false => prepared.target.clone(),
+            true => Uri::try_from(format!("{}{target}", origin.shown)),
+            false => Uri::try_from(target),
         };
-        let uri = Uri::try_from(uri).map_err(|_| NoAnswer::Refused("its URL cannot be sent".to_owned()))?;
-        let mut request = Request::new(Full::new(prepared.body.clone()));
-        (*request.method_mut(), *request.uri_mut()) = (self.method.clone(), uri);
-        *request.headers_mut() = prepared.headers.clone();
-        if !is_http2 && let Ok(host) = HeaderValue::from_str(&origin.authority) {
-            request.headers_mut().insert(HOST, host);
+        *request.uri_mut() = uri.map_err(|_| NoAnswer::Refused("its URL cannot be sent".to_owned()))?;
+        if is_http2 {
+            request.headers_mut().remove(HOST);
+        } else {
+            request.headers_mut().insert(HOST, origin.authority.clone());
         }
-        Ok(request)
+        Ok(())
     }
 
     /// Reads the answer as far as it may be long. The connection can be used again only if that was all.

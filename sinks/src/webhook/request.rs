@@ -20,18 +20,23 @@ pub(super) struct Origin {
     pub port: u16,
     pub is_tls: bool,
     /// Host and port, as the header `host` has them.
-    pub authority: String,
+    pub authority: HeaderValue,
     /// For people.
     pub shown: String,
 }
 
-/// A request that can be sent, also more than once.
-#[derive(Clone)]
+/// A request before it is sent. Headers and body go with it when it is; what is left tells what must not be shown of an answer.
 pub(super) struct Prepared {
     pub target: String,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// Values of the headers that were asked for: they may be secret.
+    pub own: Vec<HeaderValue>,
 }
+
+static ID: HeaderName = HeaderName::from_static("webhook-id");
+static TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+static SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// What may stand in a path or a query as it is, when it comes from a change.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -62,7 +67,8 @@ impl Origin {
         let host = parsed.host().ok_or("the URL has no host")?.to_owned();
         let port = parsed.port_or_known_default().ok_or("the URL has no port")?;
         let shown = parsed.origin().ascii_serialization();
-        let authority = shown.split_once("://").map_or("", |(_, authority)| authority).to_owned();
+        let authority = shown.split_once("://").map_or("", |(_, authority)| authority);
+        let authority = HeaderValue::from_str(authority).map_err(|_| "the URL's host cannot be sent")?;
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
         let target = Template::parse(&target).map_err(|problem| format!("URL: {problem}"))?.text(literal);
         Ok((Origin { host, port, is_tls, authority, shown }, target))
@@ -108,16 +114,18 @@ impl Description {
             let (is, most) = (body.len(), self.body_max);
             return Err(self.park(format!("its body would be {is} bytes long; at most {most} are sent (body_max)")));
         }
+        let own = headers.iter().filter(|(name, _)| self.headers.iter().any(|(ours, _)| ours == *name));
+        let own = own.map(|(_, value)| value.clone()).collect();
         let time = unix_ms() / 1000;
         let value = |text: &str| HeaderValue::from_str(text).map_err(|_| self.park("a header cannot be made of it"));
         headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(content_type));
         headers.entry(USER_AGENT).or_insert(HeaderValue::from_static("highwater/0.1"));
-        headers.insert("webhook-id", value(id)?);
-        headers.insert("webhook-timestamp", value(&time.to_string())?);
+        headers.insert(&ID, value(id)?);
+        headers.insert(&TIMESTAMP, HeaderValue::from(time));
         if !self.secrets.is_empty() {
-            headers.insert("webhook-signature", value(&signatures(&self.secrets, id, time, &body))?);
+            headers.insert(&SIGNATURE, value(&signatures(&self.secrets, id, time, &body))?);
         }
-        Ok(Prepared { target, headers, body: body.into() })
+        Ok(Prepared { target, headers, body: body.into(), own })
     }
 
     /// Appends the body for one change.

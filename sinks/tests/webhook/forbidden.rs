@@ -34,10 +34,15 @@ fn addresses_in_urls_are_refused_at_the_start_in_every_form() {
         "0x7f000001",
         "0x7f.1",
         "0177.0.0.1",
+        "017700000001",
         "127.1",
         "0",
         "169.254.169.254",
         "2852039166",
+        "0xa9fea9fe",
+        "0251.0376.0251.0376",
+        "[::ffff:169.254.169.254]",
+        "[64:ff9b::a9fe:a9fe]",
         "10.0.0.1",
         "172.20.0.1",
         "192.168.0.1",
@@ -67,8 +72,16 @@ async fn names_that_lead_to_refused_addresses_are_refused_on_each_connection() {
     assert!(error.kind() == ErrorKind::Park && error.to_string().contains("which is loopback: refused"), "{error}");
     // An answer that is another one a moment later: what is checked is what is connected to.
     let asked = Arc::new(AtomicUsize::new(0));
-    let answers =
-        Answers(vec![vec!["192.0.2.1"], vec!["127.0.0.1"], vec!["::ffff:127.0.0.1"], vec!["10.0.0.1", "::1"]], asked.clone());
+    let answers = Answers(
+        vec![
+            vec!["192.0.2.1"],
+            vec!["127.0.0.1"],
+            vec!["::ffff:127.0.0.1"],
+            vec!["10.0.0.1", "::1"],
+            vec!["169.254.169.254", "fd00:ec2::254"],
+        ],
+        asked.clone(),
+    );
     let webhook = Webhook::post(format!("http://rebound.example:{port}/")).resolved_by(answers).resolve_every(Duration::ZERO);
     for n in 0..40 {
         let error = call(&webhook, &n.to_string()).await.unwrap_err();
