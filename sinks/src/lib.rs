@@ -1,10 +1,16 @@
 //! Where the actions of a pipeline go.
 
+#[cfg(feature = "http")]
+mod http;
 pub mod jsonl;
 pub mod line;
+#[cfg(feature = "network")]
+mod network;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod stdout;
+#[cfg(feature = "template")]
+mod template;
 #[cfg(feature = "webhook")]
 pub mod webhook;
 

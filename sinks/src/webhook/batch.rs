@@ -10,10 +10,8 @@ use hyper::header::HeaderValue;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::call::Open;
-use super::policy::{Verdict, words};
-use super::request::Prepared;
 use super::{Body, Webhook};
+use crate::http::{Endpoint, Prepared, Verdict, words};
 use crate::line::Line;
 
 /// One request for many changes: a JSON array, or JSON lines.
@@ -99,7 +97,7 @@ impl WebhookBatch {
     }
 
     /// Sends a part of a batch. `None`: it is too much for one request, or some change in it is refused.
-    async fn send(&self, open: &Open, part: &[Delivery]) -> Option<Vec<Result>> {
+    async fn send(&self, open: &Endpoint, part: &[Delivery]) -> Option<Vec<Result>> {
         let description = self.webhook.description();
         let all = |error: Error| part.iter().map(|_| Err(error.in_words())).collect();
         let alone = |error: Error| (part.len() == 1).then(|| vec![Err(error)]);
@@ -115,7 +113,7 @@ impl WebhookBatch {
                 _ => part.iter().map(|_| Ok(())).collect(),
             },
             Ok((verdict, answer)) => {
-                let error = description.error(&answer, &prepared);
+                let error = description.error(open, verdict, &answer, &prepared);
                 if verdict == Verdict::Park {
                     return alone(error);
                 }

@@ -12,7 +12,7 @@ use crate::line::Line;
 
 /// Text with places.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Template(Vec<Part>);
+pub(crate) struct Template(Vec<Part>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Part {
@@ -36,10 +36,10 @@ enum Place {
 }
 
 /// Where a place is filled in.
-pub(super) type Escape = fn(&str, &mut String);
+pub(crate) type Escape = fn(&str, &mut String);
 
 impl Template {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (mut parts, mut plain, mut rest) = (Vec::new(), String::new(), text);
         let mut quotes = Quotes::default();
         while let Some(open) = rest.find('{') {
@@ -67,7 +67,7 @@ impl Template {
     }
 
     /// Its text, if it has no places.
-    pub(super) fn plain(&self) -> Option<&str> {
+    pub(crate) fn plain(&self) -> Option<&str> {
         match self.0.as_slice() {
             [] => Some(""),
             [Part::Text(text)] => Some(text),
@@ -76,7 +76,7 @@ impl Template {
     }
 
     /// The lookups it asks for.
-    pub(super) fn lookups(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn lookups(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|part| match part {
             Part::Place(Place::Found(lookup, _), _) => Some(lookup.as_str()),
             _ => None,
@@ -84,7 +84,7 @@ impl Template {
     }
 
     /// The same with its text written in another way, once for all.
-    pub(super) fn text(mut self, write: impl Fn(&str) -> String) -> Self {
+    pub(crate) fn text(mut self, write: impl Fn(&str) -> String) -> Self {
         for part in &mut self.0 {
             if let Part::Text(text) = part {
                 *text = write(text);
@@ -94,7 +94,7 @@ impl Template {
     }
 
     /// Fills the places with text. A place that the change has nothing for is an error.
-    pub(super) fn fill(&self, delivery: &Delivery, escape: Escape) -> Result<String, String> {
+    pub(crate) fn fill(&self, delivery: &Delivery, escape: Escape) -> Result<String, String> {
         let mut out = String::new();
         for part in &self.0 {
             match part {
@@ -109,7 +109,7 @@ impl Template {
     }
 
     /// Fills the places as JSON: within a string the text of the value, escaped; elsewhere the value itself, or null.
-    pub(super) fn fill_json(&self, delivery: &Delivery, out: &mut Vec<u8>) {
+    pub(crate) fn fill_json(&self, delivery: &Delivery, out: &mut Vec<u8>) {
         for part in &self.0 {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
@@ -131,7 +131,7 @@ impl Template {
 }
 
 /// A change in the default envelope, without a newline.
-pub(super) fn envelope(delivery: &Delivery, out: &mut Vec<u8>) {
+pub(crate) fn envelope(delivery: &Delivery, out: &mut Vec<u8>) {
     Line::write(out, |line| {
         line.change(delivery.change());
     });
