@@ -4,6 +4,8 @@
 mod http;
 pub mod jsonl;
 pub mod line;
+#[cfg(feature = "mail")]
+pub mod mail;
 #[cfg(feature = "network")]
 mod network;
 #[cfg(feature = "postgres")]
@@ -16,8 +18,10 @@ pub mod webhook;
 
 pub use jsonl::JsonLinesFiles;
 pub use line::Line;
+#[cfg(feature = "mail")]
+pub use mail::Mail;
 #[cfg(feature = "postgres")]
-pub use postgres::PostgresTable;
+pub use postgres::{PostgresTable, statement::PostgresStatement};
 pub use stdout::Stdout;
 #[cfg(feature = "webhook")]
 pub use webhook::{Webhook, WebhookBatch};

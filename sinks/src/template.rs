@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use highwater_operators::action::Delivery;
+use highwater_operators::action::call::Planned;
 use highwater_operators::row::{Row, Value};
 
 use crate::line::Line;
@@ -75,6 +76,29 @@ impl Template {
         }
     }
 
+    /// Whether it is one place and nothing else: then it has a value, not only text.
+    pub(crate) fn is_place(&self) -> bool {
+        matches!(self.0.as_slice(), [Part::Place(..)])
+    }
+
+    /// What its place stands for, if it is one place and nothing else; `None` too if the change has nothing for it.
+    pub(crate) fn value<'d>(&self, delivery: &'d Delivery) -> Option<Value<'d>> {
+        match self.0.as_slice() {
+            [Part::Place(place, _)] => place.value(delivery),
+            _ => None,
+        }
+    }
+
+    /// Whether it is the time of the change and nothing else.
+    pub(crate) fn is_time(&self) -> bool {
+        matches!(self.0.as_slice(), [Part::Place(Place::Time, _)])
+    }
+
+    /// Whether its own text begins an object or a list of JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        matches!(self.0.as_slice(), [Part::Text(text), ..] if text.trim_start().starts_with(['{', '[']))
+    }
+
     /// The lookups it asks for.
     pub(crate) fn lookups(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter_map(|part| match part {
@@ -128,6 +152,15 @@ impl Template {
             }
         }
     }
+}
+
+/// A sentence for each lookup that these templates ask for and the pipeline does not have.
+pub(crate) fn missing_lookups<'t>(templates: impl IntoIterator<Item = &'t Template>, planned: &Planned<'_>) -> Vec<String> {
+    let there = if planned.lookups.is_empty() { "none".to_owned() } else { planned.lookups.join(", ") };
+    let asked = templates.into_iter().flat_map(Template::lookups).filter(|lookup| !planned.lookups.contains(lookup));
+    asked
+        .map(|lookup| format!("it takes fields of a lookup {lookup:?}, which the pipeline does not have; it has {there}"))
+        .collect()
 }
 
 /// A change in the default envelope, without a newline.

@@ -13,7 +13,7 @@ use super::sign::Secret;
 use super::{Body, Description, Webhook};
 use crate::http::{Origin, Policy, Reach, reach_settings};
 use crate::line::Line;
-use crate::template::Template;
+use crate::template::{Template, missing_lookups};
 
 /// Headers that are ours, or HTTP's own.
 const RESERVED: [&str; 8] = [
@@ -176,10 +176,7 @@ impl Description {
             Body::Change | Body::Fields(_) => None,
         };
         let templates = self.headers.iter().map(|(_, value)| value).chain([&self.target]).chain(body);
-        for lookup in templates.flat_map(Template::lookups).filter(|lookup| !planned.lookups.contains(lookup)) {
-            let there = if planned.lookups.is_empty() { "none".to_owned() } else { planned.lookups.join(", ") };
-            problems.push(format!("it takes fields of a lookup {lookup:?}, which the pipeline does not have; it has {there}"));
-        }
+        problems.extend(missing_lookups(templates, planned));
         problems.extend(self.reach.problems(self.origin.as_slice(), planned));
         problems
     }
