@@ -1,5 +1,7 @@
 //! Where the actions of a pipeline go.
 
+#[cfg(feature = "elasticsearch")]
+pub mod elasticsearch;
 #[cfg(feature = "http")]
 mod http;
 pub mod jsonl;
@@ -16,6 +18,8 @@ mod template;
 #[cfg(feature = "webhook")]
 pub mod webhook;
 
+#[cfg(feature = "elasticsearch")]
+pub use elasticsearch::{Elasticsearch, IndexTemplate, Version};
 pub use jsonl::JsonLinesFiles;
 pub use line::Line;
 #[cfg(feature = "mail")]

@@ -1,9 +1,11 @@
 //! Text with places that are filled from a change: `{id}`, `{key}`, `{after.status}`, `{found.customer.tier}`.
+//! `{time:%Y.%m.%d}` is the change's time as a date in UTC, of `%Y`, `%m`, `%d`, `%H`, `%M` and `%S`.
 //!
 //! `{name}` is a place if it is one word of letters, digits, `_`, `-` and dots; every other brace is text, so JSON can be written as it is.
 //! A word in braces that is nothing a change has is refused at the start; `{{word}}` writes `{word}`.
 
 use std::borrow::Cow;
+use std::time::{Duration, UNIX_EPOCH};
 
 use highwater_operators::action::Delivery;
 use highwater_operators::action::call::Planned;
@@ -29,6 +31,8 @@ enum Place {
     Table,
     Operation,
     Time,
+    /// The time as a date, in UTC: pieces of text, and letters of what stands between them.
+    TimeAs(Vec<(String, Option<char>)>),
     IdempotencyKey,
     Change,
     Before(Vec<String>),
@@ -92,6 +96,14 @@ impl Template {
     /// Whether it is the time of the change and nothing else.
     pub(crate) fn is_time(&self) -> bool {
         matches!(self.0.as_slice(), [Part::Place(Place::Time, _)])
+    }
+
+    /// The first field it asks for that is as it was and that the source did not send: filled in, it would be taken for null.
+    pub(crate) fn unsent(&self, delivery: &Delivery) -> Option<String> {
+        self.0.iter().find_map(|part| match part {
+            Part::Place(place, _) if place.value(delivery) == Some(Value::Unchanged) => Some(place.name()),
+            _ => None,
+        })
     }
 
     /// Whether its own text begins an object or a list of JSON.
@@ -173,19 +185,26 @@ pub(crate) fn envelope(delivery: &Delivery, out: &mut Vec<u8>) {
 
 /// The word that text begins with, if a closing brace follows.
 fn word(text: &str) -> Option<&str> {
+    if text.starts_with("time:") {
+        return text.find('}').map(|end| &text[..end]);
+    }
     let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')))?;
     (end > 0 && text[end..].starts_with('}')).then(|| &text[..end])
 }
 
 fn unknown(word: &str) -> String {
     format!(
-        "{{{word}}} is nothing that a change has; there are {{id}}, {{key}}, {{table}}, {{op}}, {{time}}, {{idempotency_key}}, \
+        "{{{word}}} is nothing that a change has; there are {{id}}, {{key}}, {{table}}, {{op}}, {{time}}, {{time:%Y.%m.%d}}, \
+         {{idempotency_key}}, \
          {{change}}, {{before.FIELD}}, {{after.FIELD}} and {{found.LOOKUP.FIELD}}; {{{{{word}}}}} writes it as text"
     )
 }
 
 impl Place {
     fn parse(word: &str) -> Option<Self> {
+        if let Some(format) = word.strip_prefix("time:") {
+            return date_format(format).map(Place::TimeAs);
+        }
         let path = |path: &str| -> Option<Vec<String>> {
             let names: Vec<String> = path.split('.').map(str::to_owned).collect();
             names.iter().all(|name| !name.is_empty()).then_some(names)
@@ -222,7 +241,7 @@ impl Place {
             Place::Key => "key".to_owned(),
             Place::Table => "table".to_owned(),
             Place::Operation => "op".to_owned(),
-            Place::Time => "time".to_owned(),
+            Place::Time | Place::TimeAs(_) => "time".to_owned(),
             Place::IdempotencyKey => "idempotency_key".to_owned(),
             Place::Change => "change".to_owned(),
         }
@@ -236,6 +255,7 @@ impl Place {
             Place::Table => text(delivery.table()),
             Place::Operation => text(delivery.operation().as_str()),
             Place::Time => Some(Value::Text(delivery.time_ms().to_string().into())),
+            Place::TimeAs(format) => Some(Value::Text(date(delivery.time_ms(), format).into())),
             Place::IdempotencyKey => Some(Value::Text(delivery.idempotency_key().into())),
             Place::Change => {
                 let mut json = Vec::new();
@@ -247,6 +267,39 @@ impl Place {
             Place::Found(lookup, path) => at(delivery.found(lookup), path),
         }
     }
+}
+
+/// A format of dates taken apart. `None`: it has a letter that is not known.
+fn date_format(format: &str) -> Option<Vec<(String, Option<char>)>> {
+    let mut pieces = format.split('%');
+    let mut parts = vec![(pieces.next().unwrap_or_default().to_owned(), None)];
+    for piece in pieces {
+        let letter = piece.chars().next().filter(|letter| "YmdHMS".contains(*letter))?;
+        parts.last_mut()?.1 = Some(letter);
+        parts.push((piece[1..].to_owned(), None));
+    }
+    Some(parts)
+}
+
+/// A time in Unix milliseconds as a date in UTC.
+fn date(time_ms: i64, format: &[(String, Option<char>)]) -> String {
+    let time = UNIX_EPOCH + Duration::from_millis(u64::try_from(time_ms).unwrap_or_default());
+    // As in 2018-02-14T00:28:07Z.
+    let whole = humantime::format_rfc3339_seconds(time).to_string();
+    let mut out = String::new();
+    for (text, letter) in format {
+        out.push_str(text);
+        out.push_str(match letter {
+            None => "",
+            Some('Y') => &whole[..4],
+            Some('m') => &whole[5..7],
+            Some('d') => &whole[8..10],
+            Some('H') => &whole[11..13],
+            Some('M') => &whole[14..16],
+            Some(_) => &whole[17..19],
+        });
+    }
+    out
 }
 
 /// What stands at a path into a row; of no path, the row itself.
@@ -275,5 +328,25 @@ impl Quotes {
                 _ => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_operators::Change;
+
+    use super::*;
+
+    #[test]
+    fn a_time_becomes_a_date() {
+        let change = Change::builder("1").time_ms(1_709_251_199_000).build().unwrap();
+        let filled = |text: &str| {
+            let template = Template::parse(text).unwrap();
+            template.fill(&Delivery::alone(change.clone(), 1), |value, out| out.push_str(value)).unwrap()
+        };
+        assert_eq!(filled("orders-{time:%Y.%m.%d}"), "orders-2024.02.29");
+        assert_eq!(filled("{time:%H-%M-%S %Y%m}x"), "23-59-59 202402x");
+        assert_eq!(filled("{time}"), "1709251199000");
+        assert!(Template::parse("{time:%j}").unwrap_err().contains("{time:%Y.%m.%d}"));
     }
 }

@@ -118,6 +118,8 @@ impl Endpoint {
     fn conclude(&self, entry: Entry, verdict: Verdict, answer: &Answer) {
         match (verdict, answer.status) {
             (_, 429) => entry.failed(Failure::TooMuch, "429"),
+            // It took the request, and not all that was in it.
+            (Verdict::Retry, 200..=299) => entry.failed(Failure::TooMuch, "a part is to be tried again"),
             (Verdict::Retry, 500..) => entry.failed(Failure::Server, &words(answer.status)),
             // It is there and answers, whatever it says of this change.
             _ => entry.succeeded(),
@@ -185,6 +187,11 @@ impl Endpoint {
 
     fn retry_after(&self, answer: &Answer) -> Option<Duration> {
         retry_after(answer.retry_after.as_deref()?, SystemTime::now(), self.retry_after_max)
+    }
+
+    /// Where it is, for people.
+    pub(crate) fn shown(&self) -> &str {
+        &self.shown
     }
 
     /// An error of what a verdict means, to be tried again when the answer says so.
