@@ -12,6 +12,8 @@ pub mod mail;
 mod network;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "slack")]
+pub mod slack;
 pub mod stdout;
 #[cfg(feature = "template")]
 mod template;
@@ -26,6 +28,8 @@ pub use line::Line;
 pub use mail::Mail;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresTable, statement::PostgresStatement};
+#[cfg(feature = "slack")]
+pub use slack::Slack;
 pub use stdout::Stdout;
 #[cfg(feature = "webhook")]
 pub use webhook::{Webhook, WebhookBatch};

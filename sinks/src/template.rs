@@ -146,24 +146,44 @@ impl Template {
 
     /// Fills the places as JSON: within a string the text of the value, escaped; elsewhere the value itself, or null.
     pub(crate) fn fill_json(&self, delivery: &Delivery, out: &mut Vec<u8>) {
+        self.fill_json_as(delivery, None, out);
+    }
+
+    /// The same with values that are written in another way first. Of `escape` it is asked that it leaves alone what JSON is made of.
+    pub(crate) fn fill_json_as(&self, delivery: &Delivery, escape: Option<Escape>, out: &mut Vec<u8>) {
         for part in &self.0 {
             match part {
                 Part::Text(text) => out.extend_from_slice(text.as_bytes()),
-                Part::Place(Place::Change, false) => envelope(delivery, out),
+                Part::Place(Place::Change, false) => {
+                    let start = out.len();
+                    envelope(delivery, out);
+                    if escape.is_some() {
+                        let written = String::from_utf8_lossy(&out[start..]).into_owned();
+                        out.truncate(start);
+                        out.extend_from_slice(escaped(&written, escape).as_bytes());
+                    }
+                }
                 Part::Place(place, true) => {
                     let text = place.value(delivery).and_then(Value::text).unwrap_or_default();
-                    let quoted = serde_json::to_string(&*text).unwrap_or_default();
+                    let quoted = serde_json::to_string(&*escaped(&text, escape)).unwrap_or_default();
                     out.extend_from_slice(quoted.get(1..quoted.len() - 1).unwrap_or_default().as_bytes());
                 }
                 Part::Place(place, false) => match place.value(delivery) {
                     None | Some(Value::Null | Value::Unchanged) => out.extend_from_slice(b"null"),
-                    Some(Value::Other(json)) => out.extend_from_slice(json.as_bytes()),
+                    Some(Value::Other(json)) => out.extend_from_slice(escaped(json, escape).as_bytes()),
                     // It cannot fail: it goes to memory.
-                    Some(Value::Text(text)) => drop(serde_json::to_writer(&mut *out, &*text)),
+                    Some(Value::Text(text)) => drop(serde_json::to_writer(&mut *out, &*escaped(&text, escape))),
                 },
             }
         }
     }
+}
+
+fn escaped(text: &str, escape: Option<Escape>) -> Cow<'_, str> {
+    let Some(escape) = escape else { return Cow::Borrowed(text) };
+    let mut out = String::with_capacity(text.len() + 8);
+    escape(text, &mut out);
+    Cow::Owned(out)
 }
 
 /// A sentence for each lookup that these templates ask for and the pipeline does not have.

@@ -1,5 +1,8 @@
 //! Certificates for servers of tests.
 
+// Each test uses a part of it.
+#![allow(dead_code)]
+
 use std::path::PathBuf;
 use std::process::Command;
 

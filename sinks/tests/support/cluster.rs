@@ -1,6 +1,9 @@
 //! A strict server that answers `_bulk`, index templates and policies by the published rules of Elasticsearch and OpenSearch: framing, versions,
 //! what is remembered of deletes, an answer per item. It is ours, not a cluster: what it takes a real one should take, no more is shown by it.
 
+// Each test uses a part of it.
+#![allow(dead_code)]
+
 use std::collections::HashMap;
 use std::io::Read;
 use std::net::SocketAddr;

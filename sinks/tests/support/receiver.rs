@@ -1,5 +1,8 @@
 //! A real SMTP server for tests: Python's `aiosmtpd`, which takes each mail apart by Python's own parser.
 
+// Each test uses a part of it.
+#![allow(dead_code)]
+
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

@@ -1,5 +1,8 @@
 //! A plain HTTP server on loopback for tests: one function from a request to an answer.
 
+// Each test uses a part of it.
+#![allow(dead_code)]
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
