@@ -194,3 +194,58 @@ fn an_index_is_as_the_rows_are_also_when_all_is_read_once_more() {
         assert!(refused > 0, "seed {seed}");
     }
 }
+
+/// Goal: versions made of places in a real log keep an index as the table is: rows that were there, changes of one row within one transaction,
+/// rows that come back, and rows read anew by another slot after changes that nobody saw. Method: a real Postgres, each step a run of its own.
+#[test]
+fn an_index_follows_a_table_by_replication() {
+    let cluster = Cluster::start();
+    let database = Server::shared().database().unwrap();
+    database
+        .sql("create table goods(id int primary key, n int); insert into goods select i, 0 from generate_series(1, 30) i")
+        .unwrap();
+    let folder = support::folder();
+    let run = |slot: &str| {
+        let slot_name = format!("{slot}_{}", database.name());
+        let source = PostgresReplication::at(database.url(), &slot_name).tables(["goods"]);
+        let url = cluster.url();
+        let build = support::build(move |flow| {
+            let search = action("search", Elasticsearch::index([&url], "goods")).allow_private(true);
+            flow.source(source.clone()).fan_out([search]).checkpoint(Checkpoint::every(millis(20)));
+            Ok(())
+        });
+        let settings =
+            highwater::settings::Settings { until_idle: Some(millis(500)), ..support::settings(folder.path().join(slot), 2) };
+        let report = support::run(&settings, &build).unwrap();
+        assert_eq!(report.actions["search"].parked, 0);
+    };
+    let holds = |step: &str| {
+        let rows = database.sql("select id, n from goods order by id").unwrap();
+        let number = |value: &Option<String>| value.as_ref().unwrap().parse::<i64>().unwrap();
+        let rows: Vec<(i64, i64)> = rows.iter().map(|row| (number(&row[0]), number(&row[1]))).collect();
+        let state = cluster.state.lock();
+        let sources = state.documents.values().filter_map(|kept| kept.source.as_ref());
+        let mut documents: Vec<_> = sources.map(|s| (s["id"].as_i64().unwrap(), s["n"].as_i64().unwrap())).collect();
+        documents.sort_unstable();
+        assert_eq!(documents, rows, "{step}");
+    };
+    run("first");
+    holds("rows that were there");
+    for step in [
+        "begin; update goods set n = 1 where id = 1; update goods set n = 2 where id = 1; update goods set n = 3 where id = 1; commit",
+        "begin; delete from goods where id < 5; insert into goods values (2, 22); delete from goods where id = 2; insert into goods values (3, 33); commit",
+        "update goods set n = n + 1; insert into goods values (2, 7); update goods set id = 100 where id = 9",
+    ] {
+        database.sql(step).unwrap();
+        run("first");
+        holds(step);
+    }
+    // Nobody sees this, for the slot is dropped; another one reads all rows anew.
+    database.sql(&format!("select pg_drop_replication_slot('first_{}')", database.name())).unwrap();
+    database.sql("update goods set n = 1000 + id; insert into goods values (200, 5)").unwrap();
+    run("second");
+    holds("rows read anew");
+    database.sql("update goods set n = 1; delete from goods where id = 200").unwrap();
+    run("second");
+    holds("and followed");
+}
