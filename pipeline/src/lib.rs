@@ -84,3 +84,8 @@ pub mod prelude {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So does that of the page for those who come from elsewhere.
+#[cfg(all(doctest, feature = "elasticsearch", feature = "mail", feature = "postgres", feature = "slack", feature = "webhook"))]
+#[doc = include_str!("../../docs/coming-from.md")]
+struct ComingFrom;
