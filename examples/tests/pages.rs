@@ -1,5 +1,14 @@
 //! Runs every page-long example as a process, in a folder of its own, and holds it to what its page says.
 
+#[path = "../../sinks/tests/support/cluster.rs"]
+mod cluster;
+#[path = "../../sinks/tests/support/receiver.rs"]
+mod receiver;
+#[path = "../../sinks/tests/support/web.rs"]
+mod web;
+#[path = "../../sinks/tests/support/workspace.rs"]
+mod workspace;
+
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
@@ -353,4 +362,39 @@ fn webhooks_reads_what_it_can_of_a_bad_file_and_says_where_there_is_none() {
     assert_eq!((report.rejected, receiver.came().len()), (2, 2));
     let said = page.example.fail(1, &["--url", &url, "--allow-private", "--input", "none.jsonl", "--data", "none"]);
     assert!(said.contains("none.jsonl"), "{said}");
+}
+
+#[test]
+fn notify_tells_each_whom_it_concerns() {
+    let (cluster, workspace, receiver) =
+        (cluster::Cluster::start(), workspace::Workspace::start(), receiver::Receiver::start(&[]));
+    let database = highwater::testing::postgres::Server::shared().database().unwrap();
+    let forgets = "create table forgotten(key text primary key, because text);
+        create function forget_order(key text, because text) returns void language sql as
+        'insert into forgotten values (key, because) on conflict do nothing'";
+    database.sql(forgets).unwrap();
+    let (search, slack, mail) = (cluster.url(), workspace.url(), format!("smtp://127.0.0.1:{}", receiver.port()));
+    let page = Page::new("notify");
+    let places = ["--search", &search, "--slack", &slack, "--mail", &mail, "--database", database.url().reveal()];
+    let settings = ["--without-tls", "--allow-private", "--report", "json"];
+    let mut command = page.example.command(&[&places[..], &settings].concat());
+    let ran = command.env("SLACK_TOKEN", workspace::TOKEN).output().unwrap();
+    let stdout = String::from_utf8(ran.stdout).unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let report = Report::parse(stdout.lines().find(|line| line.starts_with("{\"pipeline\"")).unwrap()).unwrap();
+    for (action, filtered, delivered) in [("print", 0, 6), ("search", 0, 6), ("receipt", 4, 2), ("tell", 4, 2), ("forget", 5, 1)]
+    {
+        check_books(&report, action, [6, 0, filtered, delivered, 0]);
+    }
+    let order = |key: &str| cluster.document("orders", key).map(|order| order["status"].as_str().unwrap().to_owned());
+    assert_eq!(["o-1", "o-2", "o-3"].map(order), [Some("paid".to_owned()), Some("paid".to_owned()), None]);
+    let mut mails: Vec<_> = receiver.mails().iter().map(|mail| format!("{} to {}", mail["subject"], mail["to"][0][1])).collect();
+    mails.sort();
+    let receipts = [r#""Your order o-1" to "ada@example.com""#, r#""Your order o-2" to "bo@example.com""#];
+    assert_eq!(mails, receipts);
+    let mut told: Vec<_> = workspace.messages().iter().map(|message| message["text"].as_str().unwrap().to_owned()).collect();
+    told.sort();
+    let large = ["*o-2* of Bo &lt;b&gt;, 250 EUR", "*o-3* of Cy &lt;b&gt;, 120 EUR"];
+    assert_eq!(told, large.map(|order| format!("A large order: {order}")));
+    assert_eq!(database.one("select key || ': ' || because from forgotten").unwrap(), "o-3: changed my mind");
 }

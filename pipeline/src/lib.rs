@@ -67,9 +67,15 @@ pub mod prelude {
     pub use highwater_operators::{Change, Error, Operation, Result, Row, Value};
     #[cfg(feature = "postgres")]
     pub use highwater_operators::{checkpoint::postgres::PostgresCheckpointStore, postgres::PoolConfig};
-    #[cfg(feature = "postgres")]
-    pub use highwater_sinks::PostgresTable;
+    #[cfg(feature = "mail")]
+    pub use highwater_sinks::Mail;
+    #[cfg(feature = "slack")]
+    pub use highwater_sinks::Slack;
+    #[cfg(feature = "elasticsearch")]
+    pub use highwater_sinks::{Elasticsearch, IndexTemplate, Version};
     pub use highwater_sinks::{Line, Stdout};
+    #[cfg(feature = "postgres")]
+    pub use highwater_sinks::{PostgresStatement, PostgresTable};
     #[cfg(feature = "webhook")]
     pub use highwater_sinks::{Webhook, WebhookBatch};
 }
@@ -78,3 +84,8 @@ pub mod prelude {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// So does that of the page for those who come from elsewhere.
+#[cfg(all(doctest, feature = "elasticsearch", feature = "mail", feature = "postgres", feature = "slack", feature = "webhook"))]
+#[doc = include_str!("../../docs/coming-from.md")]
+struct ComingFrom;

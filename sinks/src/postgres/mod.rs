@@ -11,6 +11,7 @@ mod catalog;
 mod fold;
 mod mapping;
 mod sheet;
+pub mod statement;
 mod values;
 mod write;
 

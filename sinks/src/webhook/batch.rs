@@ -10,10 +10,8 @@ use hyper::header::HeaderValue;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::call::Open;
-use super::policy::{Verdict, words};
-use super::request::Prepared;
 use super::{Body, Webhook};
+use crate::http::{Endpoint, Prepared, Verdict, words};
 use crate::line::Line;
 
 /// One request for many changes: a JSON array, or JSON lines.
@@ -99,23 +97,23 @@ impl WebhookBatch {
     }
 
     /// Sends a part of a batch. `None`: it is too much for one request, or some change in it is refused.
-    async fn send(&self, open: &Open, part: &[Delivery]) -> Option<Vec<Result>> {
+    async fn send(&self, open: &Endpoint, part: &[Delivery]) -> Option<Vec<Result>> {
         let description = self.webhook.description();
         let all = |error: Error| part.iter().map(|_| Err(error.in_words())).collect();
         let alone = |error: Error| (part.len() == 1).then(|| vec![Err(error)]);
-        let mut prepared = match self.prepare(part) {
+        let prepared = match self.prepare(part) {
             Ok(prepared) => prepared,
             Err(error) => return alone(error),
         };
         let retry = part.iter().any(|delivery| delivery.attempt() > 1);
-        Some(match description.ask(open, &mut prepared, retry).await {
+        Some(match description.ask(open, prepared, retry).await {
             Err(error) => all(error),
             Ok((Verdict::Delivered, answer)) => match serde_json::from_slice::<Results>(&answer.body) {
                 Ok(results) if answer.is_whole => self.each(part, results),
                 _ => part.iter().map(|_| Ok(())).collect(),
             },
             Ok((verdict, answer)) => {
-                let error = description.error(&answer, &prepared);
+                let error = description.error(open, verdict, &answer);
                 if verdict == Verdict::Park {
                     return alone(error);
                 }

@@ -1,40 +1,27 @@
 //! A request to an HTTP endpoint for each change, or for each batch of changes.
 //!
 //! What is asked for is a [`Webhook`] (here and in `settings`). A change becomes a request (`template`, `request`, `sign`), the guard of the
-//! endpoint lets it through, a connection of its `pool` carries it (`connect` checks where that leads), and the `policy`
-//! says what the answer means for the change (`call`, `batch`).
+//! endpoint lets it through and a connection of its pool carries it ([`http`](crate::http)), and the policy says what the answer means for
+//! the change (`call`, `batch`).
 
-mod address;
 mod batch;
 mod call;
-mod connect;
-mod exchange;
-mod policy;
-mod pool;
 mod request;
-mod resolve;
 mod settings;
 mod sign;
-mod template;
 
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use highwater_operators::Change;
-use highwater_operators::guard::{Guard, GuardConfig};
 use hyper::Method;
 use hyper::header::HeaderName;
 
 pub use self::batch::WebhookBatch;
-use self::call::Open;
-use self::policy::Policy;
-use self::pool::PoolBounds;
-use self::request::Origin;
-pub use self::resolve::Resolve;
 use self::sign::Secret;
-use self::template::Template;
+use crate::http::{Endpoint, Origin, Policy, Reach};
 use crate::line::Line;
+pub use crate::network::Resolve;
+use crate::template::Template;
 
 /// A request to an HTTP endpoint for each change.
 ///
@@ -64,7 +51,7 @@ use crate::line::Line;
 pub struct Webhook {
     description: Description,
     /// Made by the first worker.
-    open: Arc<OnceLock<Result<Arc<Open>, String>>>,
+    open: Arc<OnceLock<Result<Arc<Endpoint>, String>>>,
 }
 
 /// What was asked for.
@@ -78,18 +65,8 @@ struct Description {
     body: Body,
     secrets: Vec<Secret>,
     policy: Policy,
-    allow_private: bool,
-    root_certificates: Option<PathBuf>,
-    resolver: Arc<dyn Resolve>,
-    resolve_every: Duration,
-    connection_timeout: Duration,
-    pool: PoolBounds,
-    guard: GuardConfig,
-    shared_guard: Option<Arc<Guard>>,
+    reach: Reach,
     body_max: usize,
-    answer_max: usize,
-    headers_max: usize,
-    retry_after_max: Duration,
     /// What is wrong, a sentence each.
     problems: Vec<String>,
 }

@@ -1,38 +1,16 @@
 //! A change becomes a request.
 
-use bytes::Bytes;
 use highwater_operators::action::Delivery;
 use highwater_operators::epoch::unix_ms;
 use highwater_operators::{Error, Result};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode_byte, utf8_percent_encode};
-use url::Url;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::sign::signatures;
-use super::template::{Template, envelope};
 use super::{Body, Description};
+use crate::http::Prepared;
 use crate::line::Line;
-
-/// Where a webhook goes: what of its URL never changes.
-#[derive(Clone, Debug)]
-pub(super) struct Origin {
-    pub host: url::Host<String>,
-    pub port: u16,
-    pub is_tls: bool,
-    /// Host and port, as the header `host` has them.
-    pub authority: HeaderValue,
-    /// For people.
-    pub shown: String,
-}
-
-/// A request before it is sent. Headers and body go with it when it is; what is left tells what must not be shown of an answer.
-pub(super) struct Prepared {
-    pub target: String,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-    /// Values of the headers that were asked for: they may be secret.
-    pub own: Vec<HeaderValue>,
-}
+use crate::template::{Template, envelope};
 
 static ID: HeaderName = HeaderName::from_static("webhook-id");
 static TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
@@ -40,54 +18,6 @@ static SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// What may stand in a path or a query as it is, when it comes from a change.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-impl Origin {
-    /// Reads a URL with places: origin, and path with query.
-    pub(super) fn parse(url: &str) -> Result<(Self, Template), String> {
-        // None of these may repeat the URL: it may hold secrets.
-        let (scheme, rest) = url.split_once("://").ok_or("the URL has no scheme; it begins with https:// or http://")?;
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, target) = rest.split_at(end);
-        if scheme.contains('{') || authority.contains('{') {
-            return Err("scheme, host and port of a URL are fixed: places may stand in its path and query".to_owned());
-        }
-        if authority.contains('@') {
-            return Err("the URL holds a user or a password; give them by .header(\"authorization\", ..)".to_owned());
-        }
-        if target.contains('#') {
-            return Err("the URL has a fragment (#), which is never sent".to_owned());
-        }
-        let parsed =
-            Url::parse(&format!("{scheme}://{authority}/")).map_err(|error| format!("the URL cannot be read: {error}"))?;
-        let is_tls = match parsed.scheme() {
-            "https" => true,
-            "http" => false,
-            _ => return Err("the URL begins neither with https:// nor with http://".to_owned()),
-        };
-        let host = parsed.host().ok_or("the URL has no host")?.to_owned();
-        let port = parsed.port_or_known_default().ok_or("the URL has no port")?;
-        let shown = parsed.origin().ascii_serialization();
-        let authority = shown.split_once("://").map_or("", |(_, authority)| authority);
-        let authority = HeaderValue::from_str(authority).map_err(|_| "the URL's host cannot be sent")?;
-        let target = if target.starts_with('/') { target.to_owned() } else { format!("/{target}") };
-        let target = Template::parse(&target).map_err(|problem| format!("URL: {problem}"))?.text(literal);
-        Ok((Origin { host, port, is_tls, authority, shown }, target))
-    }
-}
-
-/// Text of a URL as it is sent: what is no part of one is escaped, what is escaped already stays.
-fn literal(text: &str) -> String {
-    let is_kept =
-        |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
-    text.bytes().fold(String::new(), |mut out, byte| {
-        if is_kept(byte) {
-            out.push(byte.into())
-        } else {
-            out.push_str(percent_encode_byte(byte))
-        }
-        out
-    })
-}
 
 impl Description {
     /// The request for one change.
@@ -114,8 +44,6 @@ impl Description {
             let (is, most) = (body.len(), self.body_max);
             return Err(self.park(format!("its body would be {is} bytes long; at most {most} are sent (body_max)")));
         }
-        let own = headers.iter().filter(|(name, _)| self.headers.iter().any(|(ours, _)| ours == *name));
-        let own = own.map(|(_, value)| value.clone()).collect();
         let time = unix_ms() / 1000;
         let value = |text: &str| HeaderValue::from_str(text).map_err(|_| self.park("a header cannot be made of it"));
         headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static(content_type));
@@ -125,7 +53,7 @@ impl Description {
         if !self.secrets.is_empty() {
             headers.insert(&SIGNATURE, value(&signatures(&self.secrets, id, time, &body))?);
         }
-        Ok(Prepared { target, headers, body: body.into(), own })
+        Ok(Prepared { method: self.method.clone(), target, headers, body: body.into() })
     }
 
     /// Appends the body for one change.

@@ -2,6 +2,8 @@
 #![cfg(feature = "webhook")]
 
 mod batches;
+#[path = "../support/certificate.rs"]
+mod certificate;
 mod forbidden;
 mod misbehaving;
 mod pooled;

@@ -9,7 +9,8 @@ use highwater_sinks::Webhook;
 use hyper::Version;
 use parking_lot::Mutex;
 
-use super::server::{Certificate, Seen, Server, reply};
+use super::certificate::Certificate;
+use super::server::{Seen, Server, acceptor, reply};
 use super::{call, delivery, problems};
 
 /// A server that keeps what it saw.
@@ -185,7 +186,7 @@ async fn secrets_are_never_shown() {
 async fn many_calls_share_one_connection_of_http2_over_tls() {
     let certificate = Certificate::make();
     let answer = |seen: Seen| async move { reply(if seen.version == Version::HTTP_2 { 200 } else { 505 }, "") };
-    let server = Server::with(Some(certificate.acceptor(&["h2", "http/1.1"])), answer).await;
+    let server = Server::with(Some(acceptor(&certificate, &["h2", "http/1.1"])), answer).await;
     let url = format!("https://localhost:{}/", server.address.port());
     let webhook = Webhook::post(&url).allow_private().root_certificates(certificate.root());
     assert_eq!(problems(&webhook), [""; 0]);
@@ -198,7 +199,7 @@ async fn many_calls_share_one_connection_of_http2_over_tls() {
     }
     assert_eq!(server.connections(), 1);
 
-    let server = Server::with(Some(certificate.acceptor(&["http/1.1"])), |seen: Seen| async move {
+    let server = Server::with(Some(acceptor(&certificate, &["http/1.1"])), |seen: Seen| async move {
         reply(if seen.version == Version::HTTP_11 { 200 } else { 505 }, "")
     });
     let url = format!("https://localhost:{}/", server.await.address.port());

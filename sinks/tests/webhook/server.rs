@@ -2,8 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,6 +18,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+
+use super::certificate::Certificate;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -139,44 +140,13 @@ async fn one_answer(mut stream: TcpStream, answer: Vec<u8>) {
     let _ = stream.shutdown().await;
 }
 
-/// A certificate for `localhost`, signed by an authority of its own, made by `openssl`.
-pub struct Certificate {
-    folder: tempfile::TempDir,
-}
-
-impl Certificate {
-    pub fn make() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let run = |arguments: &str| {
-            let made = Command::new("openssl").current_dir(folder.path()).args(arguments.split(' ')).output();
-            let made = made.expect("openssl is there: install Debian's package `openssl`");
-            assert!(made.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&made.stderr));
-        };
-        std::fs::write(folder.path().join("names"), "subjectAltName=DNS:localhost\n").unwrap();
-        run(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout root.key -out root.crt -days 2 -subj /CN=root",
-        );
-        run("req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout own.key -out own.csr -subj /CN=localhost");
-        run("x509 -req -in own.csr -CA root.crt -CAkey root.key -CAcreateserial -out own.crt -days 2 -extfile names");
-        Certificate { folder }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    pub fn root(&self) -> PathBuf {
-        self.file("root.crt")
-    }
-
-    /// What accepts TLS connections and speaks these protocols.
-    pub fn acceptor(&self, protocols: &[&str]) -> TlsAcceptor {
-        let pem = |path: &Path| CertificateDer::pem_file_iter(path).unwrap().map(Result::unwrap).collect::<Vec<_>>();
-        let key = PrivateKeyDer::from_pem_file(self.file("own.key")).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let mut config = builder.with_no_client_auth().with_single_cert(pem(&self.file("own.crt")), key).unwrap();
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
-        TlsAcceptor::from(Arc::new(config))
-    }
+/// What accepts TLS connections by this certificate and speaks these protocols.
+pub fn acceptor(certificate: &Certificate, protocols: &[&str]) -> TlsAcceptor {
+    let pem = |path: &Path| CertificateDer::pem_file_iter(path).unwrap().map(Result::unwrap).collect::<Vec<_>>();
+    let key = PrivateKeyDer::from_pem_file(certificate.file("own.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_no_client_auth().with_single_cert(pem(&certificate.file("own.crt")), key).unwrap();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    TlsAcceptor::from(Arc::new(config))
 }

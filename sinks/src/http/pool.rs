@@ -15,17 +15,18 @@ use hyper::client::conn::http2;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::connect::{Connection, Connector, NoConnection};
+use super::connect::{Connection, Connector};
+use crate::network::dial::NoConnection;
 
 /// The bounds of a pool.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct PoolBounds {
+pub(crate) struct PoolBounds {
     pub max_connections: usize,
     pub idle_timeout: Duration,
     pub max_age: Duration,
 }
 
-pub(super) struct Pool {
+pub(crate) struct Pool {
     connector: Connector,
     bounds: PoolBounds,
     permits: Arc<Semaphore>,
@@ -64,7 +65,7 @@ struct Idle {
 }
 
 /// A connection in use. Dropped, it is closed; [`give_back`](Taken::give_back) keeps it.
-pub(super) struct Taken {
+pub(crate) struct Taken {
     pub connection: Connection,
     /// Whether it was used before: then the other side may have closed it unseen.
     pub is_old: bool,
@@ -79,7 +80,7 @@ struct Lease {
 }
 
 impl Pool {
-    pub(super) fn new(connector: Connector, bounds: PoolBounds) -> Arc<Self> {
+    pub(crate) fn new(connector: Connector, bounds: PoolBounds) -> Arc<Self> {
         let max_connections = bounds.max_connections.clamp(1, Semaphore::MAX_PERMITS);
         Arc::new(Pool {
             is_http1: AtomicBool::new(connector.tls.is_none()),
@@ -93,7 +94,7 @@ impl Pool {
     }
 
     /// A connection: one that is ready, else a new one, as soon as there may be one.
-    pub(super) async fn take(self: &Arc<Self>) -> Result<Taken, NoConnection> {
+    pub(crate) async fn take(self: &Arc<Self>) -> Result<Taken, NoConnection> {
         if let Some(taken) = self.shared() {
             return Ok(taken);
         }
@@ -216,7 +217,7 @@ impl Pool {
 
 impl Taken {
     /// Keeps the connection for others. All of its answer must have been read.
-    pub(super) fn give_back(self) {
+    pub(crate) fn give_back(self) {
         let Taken { connection, born, lease, .. } = self;
         if let Connection::Http1(sender) = &connection
             && !sender.is_closed()

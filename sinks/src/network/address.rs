@@ -1,13 +1,13 @@
 //! Which addresses are public.
 //!
-//! A webhook's URL often comes from somebody else. Were it to lead to this machine or its network, that somebody could ask in our name
+//! A URL often comes from somebody else. Were it to lead to this machine or its network, that somebody could ask in our name
 //! what only we can reach: the metadata of a cloud machine, an unguarded admin page. So only what is global unicast is called,
 //! unless the pipeline allows more. Addresses that carry an IPv4 address inside go by that one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// What an address is that is not public; `None` if it is.
-pub(super) fn not_public(ip: IpAddr) -> Option<&'static str> {
+pub(crate) fn not_public(ip: IpAddr) -> Option<&'static str> {
     match ip {
         IpAddr::V4(ip) => v4(ip),
         IpAddr::V6(ip) => v6(ip),

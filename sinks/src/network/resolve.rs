@@ -17,7 +17,7 @@ pub trait Resolve: Send + Sync + 'static {
 
 /// As the machine is set up to.
 #[derive(Debug)]
-pub(super) struct System;
+pub(crate) struct System;
 
 impl Resolve for System {
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
@@ -26,7 +26,7 @@ impl Resolve for System {
 }
 
 /// The addresses of one host.
-pub(super) struct Addresses {
+pub(crate) struct Addresses {
     pub host: url::Host<String>,
     pub port: u16,
     resolver: Arc<dyn Resolve>,
@@ -36,12 +36,12 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    pub(super) fn new(host: url::Host<String>, port: u16, resolver: Arc<dyn Resolve>, every: Duration) -> Self {
+    pub(crate) fn new(host: url::Host<String>, port: u16, resolver: Arc<dyn Resolve>, every: Duration) -> Self {
         Addresses { host, port, resolver, every, known: Mutex::new(None), turn: AtomicUsize::new(0) }
     }
 
     /// All addresses; each call begins with another one.
-    pub(super) async fn in_turn(&self) -> io::Result<Vec<SocketAddr>> {
+    pub(crate) async fn in_turn(&self) -> io::Result<Vec<SocketAddr>> {
         let known = self.known.lock().clone();
         let addresses = match known.filter(|(at, _)| at.elapsed() < self.every) {
             Some((_, addresses)) => addresses,
@@ -63,7 +63,7 @@ impl Addresses {
     }
 
     /// None of them answered: ask again before the next try.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         *self.known.lock() = None;
     }
 }

@@ -6,7 +6,7 @@ use hyper::StatusCode;
 
 /// What becomes of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     Delivered,
     Retry,
     Park,
@@ -14,14 +14,14 @@ pub(super) enum Verdict {
 
 /// What each status means; what is said here goes before what is usual.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Policy {
+pub(crate) struct Policy {
     pub retry: Vec<u16>,
     pub park: Vec<u16>,
     pub accept: Vec<u16>,
 }
 
 impl Policy {
-    pub(super) fn judge(&self, status: u16) -> Verdict {
+    pub(crate) fn judge(&self, status: u16) -> Verdict {
         match status {
             _ if self.accept.contains(&status) => Verdict::Delivered,
             _ if self.park.contains(&status) => Verdict::Park,
@@ -34,7 +34,7 @@ impl Policy {
     }
 
     /// What two lists claim.
-    pub(super) fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         let twice = |a: &[u16], b: &[u16]| a.iter().find(|status| b.contains(status)).copied();
         let status = twice(&self.retry, &self.park).or(twice(&self.retry, &self.accept)).or(twice(&self.park, &self.accept))?;
         Some(format!("status {status} is said to mean two things; name it in one of retry_on, park_on and accept"))
@@ -42,7 +42,7 @@ impl Policy {
 }
 
 /// A status in words, with what to do about it where that is not plain.
-pub(super) fn words(status: u16) -> String {
+pub(crate) fn words(status: u16) -> String {
     let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
     let hint = match status {
         300..=399 => "; redirects are not followed, name the address it leads to",
@@ -54,7 +54,7 @@ pub(super) fn words(status: u16) -> String {
 }
 
 /// What `Retry-After` says: seconds, or a date; no more than `most`.
-pub(super) fn retry_after(header: &str, now: SystemTime, most: Duration) -> Option<Duration> {
+pub(crate) fn retry_after(header: &str, now: SystemTime, most: Duration) -> Option<Duration> {
     let header = header.trim();
     let wait = match header.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
