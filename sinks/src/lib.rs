@@ -1,14 +1,24 @@
 //! Where the actions of a pipeline go.
+//!
+//! Each action uses a part of the rooms `http`, `network` and `template`; only all of them together use all that is there.
 
 #[cfg(feature = "elasticsearch")]
 pub mod elasticsearch;
 #[cfg(feature = "http")]
+#[cfg_attr(
+    not(all(feature = "elasticsearch", feature = "mail", feature = "postgres", feature = "slack", feature = "webhook")),
+    allow(dead_code)
+)]
 mod http;
 pub mod jsonl;
 pub mod line;
 #[cfg(feature = "mail")]
 pub mod mail;
 #[cfg(feature = "network")]
+#[cfg_attr(
+    not(all(feature = "elasticsearch", feature = "mail", feature = "postgres", feature = "slack", feature = "webhook")),
+    allow(dead_code)
+)]
 mod network;
 #[cfg(feature = "postgres")]
 pub mod postgres;
@@ -16,6 +26,10 @@ pub mod postgres;
 pub mod slack;
 pub mod stdout;
 #[cfg(feature = "template")]
+#[cfg_attr(
+    not(all(feature = "elasticsearch", feature = "mail", feature = "postgres", feature = "slack", feature = "webhook")),
+    allow(dead_code)
+)]
 mod template;
 #[cfg(feature = "webhook")]
 pub mod webhook;

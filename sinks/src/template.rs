@@ -206,7 +206,7 @@ pub(crate) fn envelope(delivery: &Delivery, out: &mut Vec<u8>) {
 /// The word that text begins with, if a closing brace follows.
 fn word(text: &str) -> Option<&str> {
     if text.starts_with("time:") {
-        return text.find('}').map(|end| &text[..end]);
+        return text.find('}').map(|end| &text[..end]).filter(|word| word.contains('%'));
     }
     let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.')))?;
     (end > 0 && text[end..].starts_with('}')).then(|| &text[..end])
@@ -367,6 +367,7 @@ mod tests {
         assert_eq!(filled("orders-{time:%Y.%m.%d}"), "orders-2024.02.29");
         assert_eq!(filled("{time:%H-%M-%S %Y%m}x"), "23-59-59 202402x");
         assert_eq!(filled("{time}"), "1709251199000");
+        assert_eq!(filled("{{time:%Y}} {time: it is}"), "{time:%Y} {time: it is}");
         assert!(Template::parse("{time:%j}").unwrap_err().contains("{time:%Y.%m.%d}"));
     }
 }

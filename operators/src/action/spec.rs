@@ -204,7 +204,8 @@ impl ActionSpec {
         self
     }
 
-    /// Lets it go to addresses that are not public: loopback, private networks, link-local. Default: a webhook refuses them.
+    /// Lets it go to addresses that are not public: loopback, private networks, link-local. Default: webhooks, mails and
+    /// all that goes over HTTP refuse them.
     pub fn allow_private(mut self, allow: bool) -> Self {
         self.allow_private = allow;
         self

@@ -351,7 +351,7 @@ pub const SETTINGS: &[Setting] = &[
         heading: ACTIONS,
         kind: Kind::Switch,
         usual: AS_PIPELINE,
-        meaning: "Let webhooks go to addresses that are not public: loopback, private networks, link-local",
+        meaning: "Let actions that call others go to addresses that are not public: loopback, private networks, link-local",
         part: Some((PartKind::Action, "allow_private")),
         ..PLAIN
     },

@@ -16,7 +16,7 @@ pub enum Version {
     ///   delivered last stays, which is the last, unless an earlier one was parked and is retried later (`.hold()` rules that out). A row
     ///   that was there, also one read anew by `resnapshot`, has the place at which it was read.
     /// - a change log in Postgres: the row's id, if the log is written after the row it tells of, in the same transaction.
-    /// - one file: the place of the line.
+    /// - one file: the place of the line; a channel or a generator: the number of the change.
     ///
     /// Places of two partitions cannot be compared: of a log that is rotated, of several files, of another server. Where changes of one table come
     /// from a second partition the pipeline stops and says so. Begin a new index when the server's log begins anew (a dump that was restored).

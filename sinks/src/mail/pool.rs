@@ -20,6 +20,7 @@ pub(super) struct Pool {
     idle_timeout: Duration,
     permits: Arc<Semaphore>,
     idle: Mutex<Vec<Idle>>,
+    reaps: AtomicBool,
     waiting: AtomicUsize,
     opened: AtomicU64,
     opening_us: AtomicU64,
@@ -48,6 +49,7 @@ impl Pool {
             idle_timeout,
             permits: Arc::new(Semaphore::new(max_connections)),
             idle: Mutex::default(),
+            reaps: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             opened: AtomicU64::new(0),
             opening_us: AtomicU64::new(0),
@@ -86,8 +88,42 @@ impl Pool {
     /// The one that was used last: those at the bottom grow old, and are closed.
     fn pop_idle(&self) -> Option<Idle> {
         let mut idle = self.idle.lock();
-        idle.retain(|idle| idle.since.elapsed() < self.idle_timeout && !idle.connection.has_broken());
-        idle.pop()
+        while let Some(last) = idle.pop() {
+            if !self.is_over(&last) && !last.connection.has_broken() {
+                return Some(last);
+            }
+        }
+        None
+    }
+
+    fn is_over(&self, idle: &Idle) -> bool {
+        idle.since.elapsed() >= self.idle_timeout
+    }
+
+    /// Takes leave on idle connections when their time is over, as long as there are any.
+    fn reap(self: &Arc<Self>) {
+        let (pool, every) = (Arc::downgrade(self), self.idle_timeout.max(Duration::from_millis(10)) / 2);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(every).await;
+                let Some(pool) = pool.upgrade() else { return };
+                let (over, none_left) = {
+                    let mut idle = pool.idle.lock();
+                    let over: Vec<Idle> = idle.extract_if(.., |idle| pool.is_over(idle)).collect();
+                    let none_left = idle.is_empty();
+                    // Within the lock: who gives one back now starts the next.
+                    pool.reaps.store(!none_left, Relaxed);
+                    (over, none_left)
+                };
+                for mut idle in over {
+                    // However long the server takes, it is closed then.
+                    let _ = tokio::time::timeout(RESTED, idle.connection.quit()).await;
+                }
+                if none_left {
+                    return;
+                }
+            }
+        });
     }
 }
 
@@ -95,7 +131,11 @@ impl Taken {
     /// Keeps the connection for others. It must stand between two mails.
     pub(super) fn give_back(self) {
         // Before the permit is given back: whoever gets that finds this one.
-        self.pool.idle.lock().push(Idle { connection: self.connection, since: Instant::now() });
+        let mut idle = self.pool.idle.lock();
+        idle.push(Idle { connection: self.connection, since: Instant::now() });
+        if !self.pool.reaps.swap(true, Relaxed) {
+            self.pool.reap();
+        }
     }
 }
 

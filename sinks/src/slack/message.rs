@@ -36,6 +36,9 @@ impl Description {
             message.insert("text".to_owned(), cut(&text, self.text_max).into());
         }
         if let Some(blocks) = &self.blocks {
+            if let Some(field) = blocks.unsent(delivery) {
+                return Err(format!("blocks: {{{field}}} is as it was, and the source did not send it"));
+            }
             let mut json = Vec::new();
             blocks.fill_json_as(delivery, Some(escape), &mut json);
             let mut blocks: Vec<Value> = serde_json::from_slice(&json)

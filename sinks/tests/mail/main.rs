@@ -66,6 +66,9 @@ async fn no_value_adds_a_header_or_an_address() {
     let receiver = Receiver::start(&[]);
     let sent = mail(&receiver);
     let evil = "x\r\nBcc: all@example.com\r\n\r\nbuy";
+    // What would end the mail for one server and not for another.
+    let ends = ["\r\n.\r\n", "\n.\r\n", "\r.\r\n", "\n.\n", "\r.\r"];
+    let smuggled = ends.map(|end| format!("a{end}MAIL FROM:<evil@example.com>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"));
     for email in
         ["a@example.com, b@example.com", "a@example.com\r\nBcc: b@example.com", "<a@example.com> b", "nobody", "a@b>\r\nDATA"]
     {
@@ -77,8 +80,12 @@ async fn no_value_adds_a_header_or_an_address() {
         let change = delivery("1", &json!({"name": name, "email": "a@example.com", "status": evil}));
         sent.call(change).await.unwrap();
     }
+    for name in &smuggled {
+        let change = delivery("1", &json!({"name": name, "email": "a@example.com", "status": evil}));
+        sent.call(change).await.unwrap();
+    }
     let mails = receiver.mails();
-    assert_eq!(mails.len(), names.len());
+    assert_eq!(mails.len(), names.len() + smuggled.len());
     for mail in &mails {
         assert_eq!(mail["envelope"][1], json!(["a@example.com"]));
         assert_eq!((mail["to"].as_array().unwrap().len(), &mail["to"][0][1]), (1, &json!("a@example.com")), "{mail}");
@@ -156,6 +163,14 @@ async fn connections_are_used_again_and_addresses_checked() {
     }
     let status = highwater_operators::pools::all()[&name];
     assert_eq!((status.opened, status.used, status.idle, status.active), (1, 10, 1, 0));
+    let brief = mail(&receiver).idle_timeout(Duration::from_millis(20));
+    brief.call(good(1)).await.unwrap();
+    let began = std::time::Instant::now();
+    // Shown together with the one that is kept.
+    while highwater_operators::pools::all()[&name].idle > 1 {
+        assert!(began.elapsed() < Duration::from_secs(30), "an idle connection is closed when its time is over");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let private = Mail::by(format!("smtp://localhost:{}", receiver.port())).without_tls().from("a@b.example").to("c@d.example");
     let answer = private.subject("x").text("x").call(good(1)).await;
     error(&answer, ErrorKind::Park, &["loopback", "allow_private"]);

@@ -23,6 +23,9 @@ pub(super) enum Parameter {
 #[derive(Debug)]
 pub(super) struct Sent(pub(super) Option<Vec<u8>>);
 
+/// What would be taken for null.
+const UNSENT: &str = "the value is as it was, and the source did not send it";
+
 impl Parameter {
     pub(super) fn text(text: &str) -> Self {
         Parameter::Fixed(Template::default(), text.to_owned())
@@ -52,7 +55,7 @@ impl Parameter {
         if template.is_place() {
             let Some(value) = template.value(delivery) else { return Ok(Sent(None)) };
             if value == Value::Unchanged {
-                return Err("the value is as it was, and the source did not send it".to_owned());
+                return Err(UNSENT.to_owned());
             }
             if template.is_time() && matches!(*of, Type::TIMESTAMPTZ | Type::TIMESTAMP | Type::DATE) {
                 return Ok(Sent(Some(time(delivery.change()).into_bytes())));
@@ -66,6 +69,9 @@ impl Parameter {
             return Ok(Sent(write(&value, form, &mut text).then_some(text)));
         }
         if form == Form::Json || template.is_json() {
+            if let Some(field) = template.unsent(delivery) {
+                return Err(format!("{{{field}}}: {UNSENT}"));
+            }
             let mut text = Vec::new();
             template.fill_json(delivery, &mut text);
             return Ok(Sent(Some(text)));
