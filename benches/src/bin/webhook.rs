@@ -1,11 +1,11 @@
 //! A webhook beside a bare client of hyper, against the same server, in turns: requests a second of one webhook, and changes a second with three
-//! webhooks for each. The server is a process of its own, as lean as can be.
+//! webhooks for each; and the time of the processor that a request takes on this side, which says more where others use the machine too. The
+//! server is a process of its own, as lean as can be.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use bytes::Bytes;
 use clap::Parser;
@@ -13,7 +13,7 @@ use comfy_table::{Table, presets};
 use highwater::prelude::*;
 use highwater::run::{Control, run as run_pipeline};
 use highwater::settings::Settings;
-use highwater_benches::measure::{Outcome, median, range, thousands};
+use highwater_benches::measure::{Outcome, Stopwatch, Took, median, range, thousands};
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
@@ -62,22 +62,35 @@ fn main() -> Outcome {
     let body = Bytes::from(server.body()?);
     println!("bodies of {} bytes, {} requests of each webhook at once, {} changes", body.len(), flags.in_flight, flags.changes);
     let mut table = Table::new();
-    let header = ["webhooks for each change", "bare client, changes/s", "pipeline, changes/s", "pipeline / bare"];
+    let header = [
+        "webhooks for each change",
+        "bare client, changes/s",
+        "pipeline, changes/s",
+        "pipeline / bare",
+        "processor us per request: bare",
+        "pipeline",
+    ];
     table.load_preset(presets::ASCII_MARKDOWN).set_header(header);
     for hooks in [1, 3] {
         if flags.only.is_some_and(|only| only != hooks) {
             continue;
         }
         let (mut floor, mut through) = (Vec::new(), Vec::new());
+        let (mut floor_cpu, mut through_cpu) = (Vec::new(), Vec::new());
+        let keep = |took: Took, rates: &mut Vec<f64>, cpu: &mut Vec<f64>| {
+            rates.push(flags.changes as f64 / took.seconds);
+            cpu.push(took.cpu_seconds * 1e6 / (flags.changes * hooks as u64) as f64);
+        };
         for _ in 0..flags.repetitions {
             if !flags.no_floor {
-                floor.push(flags.changes as f64 / bare(&flags, hooks, server.port, &body)?);
+                keep(bare(&flags, hooks, server.port, &body)?, &mut floor, &mut floor_cpu);
             }
-            through.push(flags.changes as f64 / pipeline(&flags, hooks, server.port)?);
+            keep(pipeline(&flags, hooks, server.port)?, &mut through, &mut through_cpu);
         }
         let told = |rates: &[f64]| format!("{} {}", thousands(median(rates)), range(rates, 0));
         let ratio = format!("{:.2}", median(&through) / median(&floor));
-        table.add_row([hooks.to_string(), told(&floor), told(&through), ratio]);
+        let cpu = [&floor_cpu, &through_cpu].map(|cpu| format!("{:.1}", median(cpu)));
+        table.add_row([hooks.to_string(), told(&floor), told(&through), ratio].into_iter().chain(cpu));
     }
     println!("{table}");
     Ok(())
@@ -89,8 +102,8 @@ impl Flags {
     }
 }
 
-/// One run of a pipeline, from its start to its end. Returns its seconds.
-fn pipeline(flags: &Flags, hooks: usize, port: u16) -> Outcome<f64> {
+/// One run of a pipeline, from its start to its end. Returns what it took.
+fn pipeline(flags: &Flags, hooks: usize, port: u16) -> Outcome<Took> {
     let folder = tempfile::tempdir()?;
     let settings = Settings { data: Some(folder.path().join("data")), workers: Some(flags.workers), ..Settings::default() };
     let (changes, in_flight) = (flags.changes, flags.in_flight);
@@ -105,18 +118,18 @@ fn pipeline(flags: &Flags, hooks: usize, port: u16) -> Outcome<f64> {
             .checkpoint(Checkpoint::every(millis(200)).batch_size(1_000_000));
         Ok(())
     });
-    let began = Instant::now();
+    let watch = Stopwatch::start();
     let report = run_pipeline("webhook", &settings, &build, &Control::default()).map_err(|error| error.to_string())?;
-    let seconds = began.elapsed().as_secs_f64();
+    let took = watch.took();
     assert!(report.actions.values().all(|books| books.delivered == changes), "not all was delivered");
-    Ok(seconds)
+    Ok(took)
 }
 
-/// As many requests by bare connections, each with the next when it has its answer. Returns the seconds.
-fn bare(flags: &Flags, hooks: usize, port: u16, body: &Bytes) -> Outcome<f64> {
+/// As many requests by bare connections, each with the next when it has its answer. Returns what that took.
+fn bare(flags: &Flags, hooks: usize, port: u16, body: &Bytes) -> Outcome<Took> {
     // As the pipeline's.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let began = Instant::now();
+    let watch = Stopwatch::start();
     runtime.block_on(async {
         let mut connections = Vec::new();
         for hook in 1..=hooks {
@@ -131,7 +144,7 @@ fn bare(flags: &Flags, hooks: usize, port: u16, body: &Bytes) -> Outcome<f64> {
         }
         Outcome::Ok(())
     })?;
-    Ok(began.elapsed().as_secs_f64())
+    Ok(watch.took())
 }
 
 async fn send_each(
