@@ -157,7 +157,7 @@ fn order_per_key_releases_or_holds() {
     parked.sort();
     assert_eq!(parked, ["hold failed a-2", "hold held a-3", "release failed a-2"]);
 
-    page.example.succeed(&["parked", "retry", "--action", "hold"]);
+    page.example.succeed(&["parked", "retry", "--action", "hold", "--yes"]);
     // Not sorted: the second comes before the third.
     let printed = page.example.succeed(&["--mended", "--report", "none"]);
     assert_eq!(printed.lines().collect::<Vec<_>>(), ["hold: a-2 sets account a to -1", "hold: a-3 sets account a to 3"]);

@@ -186,6 +186,7 @@ impl Rejected {
             parked_at_ms: crate::epoch::unix_ms(),
             hash: 0,
             change,
+            history: Default::default(),
         }
     }
 }
