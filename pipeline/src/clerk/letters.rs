@@ -1,8 +1,8 @@
 //! Letters: what people left in the checkpoint store for the run that is there, or the next one.
 //!
 //! A letter is removed once it is done: of a single record, when the drop or the edit is durable, or the retry in hand; of many
-//! records, when all have been passed on. A crash before that finds it again. What was tried since a letter was left is not tried
-//! again by it, so that a crash in the middle of a long one repeats nothing.
+//! records, when all of them have their outcome. A crash before that finds it again. What was tried since a letter was left is not
+//! tried again by it, so that a crash in the middle of a long one makes nothing be tried twice but what was being called.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub(super) struct Post {
     letters: Arc<dyn Letters>,
     /// Letters about many records, in the order in which they were left, with the number up to which each is done.
     long: BTreeMap<RequestId, (Request, ParkedId)>,
+    /// Long letters of which everything was passed on, and not everything has its outcome yet.
+    finishing: BTreeSet<RequestId>,
     /// Letters about single records that were passed on.
     passed_on: BTreeSet<RequestId>,
     /// Of these, those that met their record while something else was done with it: to be passed on again.
@@ -45,6 +47,7 @@ impl Post {
             process,
             letters,
             long: BTreeMap::new(),
+            finishing: BTreeSet::new(),
             passed_on: BTreeSet::new(),
             again: Arc::default(),
             again_at: Instant::now(),
@@ -58,7 +61,7 @@ impl Post {
 
     /// Whether everything that was asked for is done.
     pub(super) fn is_done(&self) -> bool {
-        self.long.is_empty() && self.letters.pending().is_ok_and(|pending| pending.is_empty())
+        self.long.is_empty() && self.finishing.is_empty() && self.letters.pending().is_ok_and(|pending| pending.is_empty())
     }
 
     /// Looks for new letters, and passes those about single records on.
@@ -69,6 +72,7 @@ impl Post {
             match request {
                 // One process goes through all records, and leaves what others own to them.
                 Request::RetryAll { .. } | Request::DropAll { .. } if !self.process.cluster.place().leads() => {}
+                Request::RetryAll { .. } | Request::DropAll { .. } if self.finishing.contains(&asked) => {}
                 Request::RetryAll { .. } | Request::DropAll { .. } => {
                     self.long.entry(asked).or_insert((request, 0));
                 }
@@ -93,6 +97,7 @@ impl Post {
             return false;
         }
         self.pass_on_again();
+        self.finish();
         let Some(mut entry) = self.long.first_entry() else { return false };
         let (request, after) = entry.get_mut();
         let kind = if matches!(request, Request::DropAll { .. }) { CommandKind::Drop } else { CommandKind::Retry };
@@ -101,8 +106,7 @@ impl Post {
                 Some(next) => *after = next,
                 None => {
                     let (asked, _) = entry.remove_entry();
-                    tell_trouble(self.letters.remove(&asked));
-                    self.settle();
+                    self.finishing.insert(asked);
                 }
             },
             Err(error) => {
@@ -111,6 +115,14 @@ impl Post {
             }
         }
         true
+    }
+
+    /// Removes long letters once everything they asked for has its outcome.
+    fn finish(&mut self) {
+        if !self.finishing.is_empty() && self.process.commands_in_hand() == 0 {
+            std::mem::take(&mut self.finishing).iter().for_each(|asked| tell_trouble(self.letters.remove(asked)));
+            self.settle();
+        }
     }
 
     fn pass_on_again(&mut self) {
@@ -124,7 +136,8 @@ impl Post {
 
     /// What was there when the run began is in hand: the sources need no longer be kept open for it.
     fn settle(&mut self) {
-        if self.keeps_open && (self.long.is_empty() || self.process.is_stopping()) {
+        let is_done = self.long.is_empty() && self.finishing.is_empty();
+        if self.keeps_open && (is_done || self.process.is_stopping()) {
             self.keeps_open = false;
             self.process.settle_backlog(1);
         }

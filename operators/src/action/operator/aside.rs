@@ -210,6 +210,7 @@ impl Desk {
             let task = self.tasks.remove(slot);
             match task.resolves {
                 Some(id) => {
+                    self.back_in_line(id);
                     self.spill.back(Waiting { id, key });
                     self.process.settle_backlog(1);
                     self.records -= 1;

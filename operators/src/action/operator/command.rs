@@ -138,7 +138,15 @@ impl Desk {
 
     /// The command on a record is carried out, or the record is settled.
     pub(super) fn out_of_hand(&mut self, id: ParkedId) {
-        if self.in_hand.remove(&id) {
+        if self.in_hand.remove(&id) && !self.in_line.remove(&id) {
+            self.process.out_of_hand();
+        }
+    }
+
+    /// A record that a command had in hand goes behind a held key: it is taken up by itself from there, and no command is
+    /// under way for it. Another one must still not act on it.
+    pub(super) fn back_in_line(&mut self, id: ParkedId) {
+        if self.in_hand.contains(&id) && self.in_line.insert(id) {
             self.process.out_of_hand();
         }
     }

@@ -219,6 +219,8 @@ struct Desk {
     examiner: Examiner,
     /// Parked records that a person's command is being carried out on, so that a second command does nothing.
     in_hand: HashSet<ParkedId>,
+    /// Of these, records that went behind a held key, from where they are taken up by themselves.
+    in_line: HashSet<ParkedId>,
 }
 
 impl Desk {
@@ -266,6 +268,7 @@ impl Desk {
             records: 0,
             examiner,
             in_hand: HashSet::new(),
+            in_line: HashSet::new(),
         }
     }
 
