@@ -198,7 +198,7 @@ fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) ->
                 process.halt.fail(error);
             }
             if built.fetch_add(1, Ordering::AcqRel) + 1 == process.limits.workers {
-                process.heritage.release_state();
+                process.heritage.release();
                 process.set_built();
             }
             let own = process.cluster.place().within(worker.index());

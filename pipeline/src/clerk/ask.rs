@@ -43,6 +43,9 @@ pub(crate) struct Answer {
     pub under_way: u64,
     /// Lines that are no changes, and so cannot be retried.
     pub rejected: u64,
+    /// Records whose action has ended in this run: the next run can do it.
+    #[serde(default)]
+    pub ended: u64,
     /// Why it was not done, of a single record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
@@ -59,6 +62,7 @@ impl Answer {
         self.comes_back += next.comes_back;
         self.under_way += next.under_way;
         self.rejected += next.rejected;
+        self.ended += next.ended;
         self.refused = self.refused.or(next.refused);
         self.next = next.next;
         self

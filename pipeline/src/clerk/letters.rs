@@ -72,11 +72,10 @@ impl Post {
             match request {
                 // One process goes through all records, and leaves what others own to them.
                 Request::RetryAll { .. } | Request::DropAll { .. } if !self.process.cluster.place().leads() => {}
-                Request::RetryAll { .. } | Request::DropAll { .. } if self.finishing.contains(&asked) => {}
+                _ if self.passed_on.contains(&asked) || self.finishing.contains(&asked) => {}
                 Request::RetryAll { .. } | Request::DropAll { .. } => {
                     self.long.entry(asked).or_insert((request, 0));
                 }
-                _ if self.passed_on.contains(&asked) => {}
                 _ => {
                     // Counted as backlog until its worker has taken it in hand: the sources stay open for it.
                     self.process.add_backlog(1);
@@ -103,6 +102,12 @@ impl Post {
         let kind = if matches!(request, Request::DropAll { .. }) { CommandKind::Drop } else { CommandKind::Retry };
         match work::slice(&self.process, &self.letters, &request.filter(), *after, &kind) {
             Ok(answer) => match answer.next {
+                _ if answer.ended > 0 => {
+                    // Some of it is for the next run, which finds the letter as it is.
+                    let (asked, _) = entry.remove_entry();
+                    self.passed_on.insert(asked);
+                    self.settle();
+                }
                 Some(next) => *after = next,
                 None => {
                     let (asked, _) = entry.remove_entry();
@@ -157,7 +162,8 @@ impl Post {
             let settled = process.clone();
             let done = move |became| {
                 let is_ours = match &became {
-                    Became::Elsewhere(_) => false,
+                    // The letter stays: for the process that owns the key, or for the next run.
+                    Became::Elsewhere(_) | Became::Ended => false,
                     Became::Rejected => leads,
                     Became::Obeyed(Obeyed::UnderWay) => return again.lock().push((asked, request)),
                     Became::Obeyed(obeyed) => {

@@ -105,6 +105,27 @@ pub(super) enum Became {
     Rejected,
     /// Another process has its key.
     Elsewhere(ParkedId),
+    /// Its action has ended in this run, for its source has been read to the end: there is no worker to do it.
+    Ended,
+}
+
+/// Tells what became of a record, also if nobody says so.
+struct Reply<F: FnOnce(Became)>(Option<F>);
+
+impl<F: FnOnce(Became)> Reply<F> {
+    fn give(mut self, became: Became) {
+        if let Some(reply) = self.0.take() {
+            reply(became);
+        }
+    }
+}
+
+impl<F: FnOnce(Became)> Drop for Reply<F> {
+    fn drop(&mut self) {
+        if let Some(reply) = self.0.take() {
+            reply(Became::Ended);
+        }
+    }
 }
 
 /// Passes a command on for one page, and waits until the workers have taken it in hand.
@@ -139,6 +160,7 @@ fn pass_on(
             Became::Obeyed(Obeyed::Refused(why)) => answer.refused = Some(why),
             Became::Rejected => answer.rejected += 1,
             Became::Elsewhere(id) => elsewhere.push(id),
+            Became::Ended => answer.ended += 1,
         }
     }
     answer.done += elsewhere.len() as u64;
@@ -167,7 +189,9 @@ pub(super) fn command(process: &Arc<Process>, parked: Parked, kind: &CommandKind
     if place.owner_of(parked.change.key_hash()) != place.process {
         return became(Became::Elsewhere(parked.id));
     }
-    let done = Box::new(move |obeyed| became(Became::Obeyed(obeyed)));
+    // Dropped with the command where no worker takes it.
+    let reply = Reply(Some(became));
+    let done = Box::new(move |obeyed| reply.give(Became::Obeyed(obeyed)));
     Command { parked, kind: kind.clone(), done }.send(process);
 }
 

@@ -154,10 +154,14 @@ impl Description {
     pub(super) fn error(&self, answer: &Answer, prepared: &Prepared) -> Error {
         let said = self.said(answer, prepared);
         let text = format!("{}: {}{said}", self.shown(), words(answer.status));
-        match (self.policy.judge(answer.status), self.retry_after(answer)) {
+        let error = match (self.policy.judge(answer.status), self.retry_after(answer)) {
             (Verdict::Retry, Some(wait)) => Error::retry(text).retry_after(wait),
             (Verdict::Retry, None) => Error::retry(text),
             _ => Error::park(text),
+        };
+        match said.strip_prefix(": ") {
+            Some(response) => error.with_response(response),
+            None => error,
         }
     }
 

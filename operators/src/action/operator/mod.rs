@@ -235,8 +235,8 @@ impl Desk {
         let number = process.heritage.actions.get(&spec.name).copied().unwrap_or_default();
         let workers = process.cluster.place().peers();
         let mut spill = Spill::default();
-        let heads = process.heritage.parked.iter();
-        let mine = heads.filter(|head| head.action == spec.name && owns(head.key_hash, index, workers));
+        let heads = process.heritage.parked();
+        let mine = heads.iter().filter(|head| head.action == spec.name && owns(head.key_hash, index, workers));
         process.add_backlog(spill.restore(mine, spec.hold));
         let command = post.clone();
         Command::receive(process, &spec.name, index, command.map(Mail::Command));

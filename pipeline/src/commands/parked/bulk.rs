@@ -125,6 +125,7 @@ fn tell(verb: &str, answer: &Answer, source: &Source) {
     let left_out = [
         (answer.comes_back, ["record", "records"], "in line already, taken up in order by the pipeline itself"),
         (answer.under_way, ["record", "records"], "being tried just then"),
+        (answer.ended, ["record", "records"], "whose source is read to its end in this run; ask again when it is run next"),
         (answer.rejected, ["line", "lines"], "no change at all"),
     ];
     for (n, [one, many], why) in left_out.into_iter().filter(|(n, ..)| *n > 0) {

@@ -44,6 +44,11 @@ pub(super) fn edit(matches: &ArgMatches, source: &Source, id: ParkedId) -> Resul
     }
     match answer {
         answer if answer.meant == 0 => return Err(unknown(id)),
+        answer if answer.ended > 0 => {
+            return Err(Error::stop(format!(
+                "record {id} stays as it was: its source is read to its end in this run; ask again when it is run next"
+            )));
+        }
         answer if answer.under_way > 0 => {
             return Err(Error::stop(format!("record {id} is being tried just now and stays as it was; ask again in a moment")));
         }
