@@ -1,8 +1,10 @@
 //! A change that an action cannot do is parked: set aside whole, with its cause, for a person to decide.
 //!
-//! Of five orders one has no number for an amount and one makes the closure panic; three are printed. Then see `parked list` and
-//! `parked show ID`. What can be mended is tried again: `parked retry ID`, then a run with `--lenient`, which stands for the
-//! mended program. What cannot is given up: `parked drop ID`. The next run does both. (With cargo, all of this stands behind `--`.)
+//! Of five orders one has no number for an amount and one makes the closure panic; three are printed, and the hook tells of two. Then see
+//! `parked list` and `parked show ID`. What can be mended is tried again: `parked retry ID`, then a run with `--lenient`, which
+//! stands for the mended program; or with another row: `parked edit ID --row '{"customer":"Di","amount":40}' --retry`. What cannot
+//! is given up: `parked drop ID`. The next run does all of it, a running pipeline at once. Many are meant by what they have in common:
+//! `parked retry --error amount --newer-than 1h`. (With cargo, all of this stands behind `--`.)
 
 use highwater::prelude::*;
 use highwater_examples::page;
@@ -29,6 +31,11 @@ fn main() -> highwater::Exit {
         .prepare(|_| Ok(page::make(INPUT, LINES)?))
         .main_with(|flow, args: &Args| {
             let lenient = args.lenient;
+            let tell = run(|parked| async move {
+                let row = parked.row();
+                eprintln!("parked: {} {}", parked.key(), row.str("error").unwrap_or_default());
+                Ok(())
+            });
             flow.source(JsonLines::file(INPUT))
                 .fan_out([action(
                     "print",
@@ -49,7 +56,10 @@ fn main() -> highwater::Exit {
                         println!("{} {customer} {amount:.2}", change.key());
                         Ok(())
                     }),
-                )])
+                )
+                // By itself, if this program runs on: what failed, not what panicked.
+                .retry_parked(Schedule::after([minutes(5), hours(1), hours(12)]))
+                .on_parked(action("tell", tell))])
                 .checkpoint(Checkpoint::every(millis(200)));
         })
 }

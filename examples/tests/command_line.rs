@@ -350,7 +350,7 @@ fn broken_lines_are_parked_shown_and_dropped() {
         &["record 1 is a line that is no change", "parked drop 1"],
     );
     check_says(
-        &shop.orders.succeed(&["parked", "retry", "--all", "--data", "state"]),
+        &shop.orders.succeed(&["parked", "retry", "--all", "--yes", "--data", "state"]),
         &["left out: 2 lines", "nothing to retry"],
     );
     check_says(&shop.orders.succeed(&["parked", "drop", "--action", "no", "--data", "state"]), &["nothing to drop for \"no\""]);

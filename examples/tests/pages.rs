@@ -138,11 +138,22 @@ fn parked_changes_are_retried_or_dropped() {
     }
 
     page.example.succeed(&["parked", "retry", &lots[0]]);
-    page.example.succeed(&["parked", "drop", &nobody[0]]);
+    let refused = page.example.fail(1, &["parked", "edit", &nobody[0], "--row", "[40]"]);
+    assert!(refused.contains("stays as it was: the row is a list"), "{refused}");
+    page.example.succeed(&["parked", "edit", &nobody[0], "--row", r#"{"customer":"Di","amount":40}"#]);
     let list = page.example.succeed(&["parked", "list"]);
-    assert!(list.contains("failed, retry asked") && list.contains("panicked, drop asked"), "{list}");
+    assert!(list.contains("failed, retry asked") && list.contains("panicked, edit asked"), "{list}");
     let report = page.run_and_print(&["--lenient"], &["o-2 Bo 0.00"]);
     check_books(&report, "print", [5, 0, 0, 4, 1]);
+    assert!(page.example.succeed(&["parked", "show", &nobody[0]]).contains(r#"{"customer":"Di","amount":40}"#));
+
+    let meant = page.example.succeed(&["parked", "retry", "--cause", "panicked", "--dry-run"]);
+    assert!(meant.contains("1 record meant"), "{meant}");
+    let asks = page.example.fail(1, &["parked", "retry", "--cause", "panicked"]);
+    assert!(asks.contains("say --yes"), "{asks}");
+    page.example.succeed(&["parked", "retry", "--cause", "panicked", "--yes"]);
+    let report = page.run_and_print(&[], &["o-4 Di 40.00"]);
+    check_books(&report, "print", [5, 0, 0, 5, 0]);
     assert!(page.parked().is_empty());
 }
 
@@ -167,7 +178,7 @@ fn order_per_key_releases_or_holds() {
     parked.sort();
     assert_eq!(parked, ["hold failed a-2", "hold held a-3", "release failed a-2"]);
 
-    page.example.succeed(&["parked", "retry", "--action", "hold"]);
+    page.example.succeed(&["parked", "retry", "--action", "hold", "--yes"]);
     // Not sorted: the second comes before the third.
     let printed = page.example.succeed(&["--mended", "--report", "none"]);
     assert_eq!(printed.lines().collect::<Vec<_>>(), ["hold: a-2 sets account a to -1", "hold: a-3 sets account a to 3"]);

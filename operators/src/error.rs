@@ -33,8 +33,12 @@ pub struct Error {
     kind: ErrorKind,
     context: String,
     wait: Option<Wait>,
+    response: Option<Box<str>>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
+
+/// Bytes of a response that are kept at most.
+const RESPONSE_MAX: usize = 4096;
 
 /// When to try again, if not by the back-off.
 #[derive(Clone, Copy)]
@@ -66,13 +70,35 @@ impl Error {
     }
 
     fn new(kind: ErrorKind, context: String) -> Self {
-        Error { kind, context, wait: None, source: None }
+        Error { kind, context, wait: None, response: None, source: None }
     }
 
     /// The same error with the time after which to try again, in place of the back-off's.
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.wait = Some(Wait { time: wait, asked: true });
         self
+    }
+
+    /// The same error with what the other side answered: its beginning, up to 4 KiB, is kept with a change that is parked for it, for
+    /// `parked show`. It is shown nowhere else: not in messages, not in logs.
+    ///
+    /// ```
+    /// use highwater_operators::Error;
+    /// let error = Error::park("422 Unprocessable Entity").with_response("{\"field\":\"amount\"}");
+    /// assert_eq!((error.response(), error.to_string().as_str()), (Some("{\"field\":\"amount\"}"), "422 Unprocessable Entity"));
+    /// ```
+    pub fn with_response(mut self, response: impl Into<String>) -> Self {
+        let mut response: String = response.into();
+        if response.len() > RESPONSE_MAX {
+            response.truncate(response.floor_char_boundary(RESPONSE_MAX));
+        }
+        self.response = Some(response.into());
+        self
+    }
+
+    /// What the other side answered, as far as it is kept.
+    pub fn response(&self) -> Option<&str> {
+        self.response.as_deref()
     }
 
     /// The same error with another error as its source.
@@ -100,7 +126,7 @@ impl Error {
 
     /// The same error in words alone: its source is only told.
     pub fn in_words(&self) -> Error {
-        Error { kind: self.kind, context: self.to_string(), wait: self.wait, source: None }
+        Error { kind: self.kind, context: self.to_string(), wait: self.wait, response: self.response.clone(), source: None }
     }
 
     /// After which time to try again, if that is known.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Concatenate;
+use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::{Stream, StreamVec};
 use tokio::sync::Semaphore;
 
@@ -42,7 +45,11 @@ impl<'s> FanOutExt<'s> for StreamVec<'s, Epoch, Change> {
         let scope = self.scope();
         // Of several actions none may fill the window alone; a single one is paced by the window itself.
         let share = (process.limits.actions > 1).then(|| (process.limits.changes as usize / process.limits.workers).max(1));
-        let reports: Vec<_> = actions
+        let permits = |spec: &ActionSpec| {
+            process.shared.get_or_make(spec.name(), || Semaphore::new(process.cluster.place().share(spec.max_parallelism)))
+        };
+        let mut hooks = Vec::new();
+        let mut reports: Vec<_> = actions
             .iter()
             .map(|spec| {
                 let lines = ActionLines::new(&process.books, spec.name());
@@ -53,17 +60,34 @@ impl<'s> FanOutExt<'s> for StreamVec<'s, Epoch, Change> {
                     own: lines.ids(),
                 };
                 process.books.account(spec.name(), account);
-                if is_called(spec) {
-                    let permits = process
-                        .shared
-                        .get_or_make(spec.name(), || Semaphore::new(process.cluster.place().share(spec.max_parallelism)));
-                    let bounds = Bounds { permits, share, unique_ids: upstream.unique_ids, filters: upstream.filters.clone() };
-                    deliver(self.clone(), process, spec, lines, bounds)
+                let bounds = |spec| Bounds {
+                    permits: permits(spec),
+                    share,
+                    unique_ids: upstream.unique_ids,
+                    filters: upstream.filters.clone(),
+                };
+                let reports = if is_called(spec) {
+                    deliver(self.clone(), process, spec, lines, bounds(spec))
                 } else {
                     cut_back::write(self.clone(), process, spec, lines, upstream.filters.clone())
+                };
+                if let Some(hook) = spec.hook() {
+                    // No change comes to it from upstream: it takes up what is set aside for it, as long as its action lives.
+                    let quiet = nothing_of(&reports, &hook.name);
+                    let lines = ActionLines::new(&process.books, hook.name());
+                    hooks.push(deliver(quiet, process, hook, lines, Bounds { filters: Filters::default(), ..bounds(hook) }));
                 }
+                reports
             })
             .collect();
+        reports.append(&mut hooks);
         scope.concatenate(reports)
     }
+}
+
+/// A stream of no changes that lasts as long as another stream.
+fn nothing_of<'s>(reports: &Stream<'s, Epoch, Vec<Report>>, name: &str) -> StreamVec<'s, Epoch, Change> {
+    reports.clone().unary::<CapacityContainerBuilder<Vec<Change>>, _, _, _>(Pipeline, &format!("Hook {name}"), |_, _| {
+        |input, _| input.for_each(|_, _| {})
+    })
 }

@@ -25,8 +25,8 @@ pub struct Heritage {
     pub ledger: HashMap<u16, Arc<LedgerAbove>>,
     /// Action numbers by name.
     pub actions: BTreeMap<String, u16>,
-    /// Everything parked.
-    pub parked: Arc<Vec<ParkedHead>>,
+    /// Everything parked, released once all workers are built.
+    parked: Mutex<Arc<Vec<ParkedHead>>>,
     /// The number for the next partition that is new.
     pub(crate) next_partition: AtomicU32,
 }
@@ -87,7 +87,7 @@ impl Heritage {
                 })
                 .collect(),
             actions: std::mem::take(&mut restored.actions),
-            parked: Arc::new(std::mem::take(&mut restored.parked)),
+            parked: Mutex::new(Arc::new(std::mem::take(&mut restored.parked))),
             next_partition: AtomicU32::new(restored.partitions.keys().last().map_or(0, |last| last + 1)),
         }
     }
@@ -97,9 +97,15 @@ impl Heritage {
         self.state.lock().clone()
     }
 
-    /// Forgets the segments, once every worker has taken what it needs.
-    pub fn release_state(&self) {
+    /// The heads of everything parked.
+    pub fn parked(&self) -> Arc<Vec<ParkedHead>> {
+        self.parked.lock().clone()
+    }
+
+    /// Forgets segments and heads, once every worker has taken what it needs.
+    pub fn release(&self) {
         *self.state.lock() = Arc::default();
+        *self.parked.lock() = Arc::default();
     }
 
     /// Ids and positions that have an outcome above the mark or stand parked: dedup must know them before the first change.

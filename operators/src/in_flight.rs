@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::cluster::debts::Debts;
 use crate::halt::Halt;
+use crate::parked::Shelves;
 
 /// Buffers kept to be used again, and the length up to which one is kept.
 const SPARE_MAX: usize = 32;
@@ -31,6 +32,8 @@ pub struct InFlight {
     room: Condvar,
     /// What is owed to other processes, if there are any.
     debts: OnceLock<Arc<Debts>>,
+    /// What stands parked: where that is as much as may be, nothing is read.
+    shelves: OnceLock<Arc<Shelves>>,
     /// What ends the process: sources have nothing else of it than this window.
     halt: OnceLock<Arc<Halt>>,
 }
@@ -48,6 +51,7 @@ impl InFlight {
             lock: Mutex::new(()),
             room: Condvar::new(),
             debts: OnceLock::new(),
+            shelves: OnceLock::new(),
             halt: OnceLock::new(),
         })
     }
@@ -62,13 +66,27 @@ impl InFlight {
         let _ = self.halt.set(halt.clone());
     }
 
+    /// Says what stands parked.
+    pub fn stops_before(&self, shelves: &Arc<Shelves>) {
+        let _ = self.shelves.set(shelves.clone());
+    }
+
+    /// What stands parked, if that is as much as may be.
+    pub fn full_shelves(&self) -> Option<&Shelves> {
+        self.shelves.get().map(|shelves| &**shelves).filter(|shelves| shelves.is_full())
+    }
+
     /// Passes a failpoint of a source. `true`: the process has crashed here and the caller does nothing more.
     pub fn passes(&self, failpoint: &str) -> bool {
         self.halt.get().is_some_and(|halt| halt.passes(failpoint))
     }
 
-    /// Whether a source may read on. Something is always admitted into an empty window, however large it is.
+    /// Whether a source may read on. Something is always admitted into an empty window, however large it is; nothing is while as
+    /// much stands parked as may be.
     pub fn has_room(&self) -> bool {
+        if self.full_shelves().is_some() {
+            return false;
+        }
         let (units, bytes) = (self.units.load(Ordering::Acquire), self.bytes.load(Ordering::Acquire));
         (units < self.units_max.load(Ordering::Acquire) && bytes < self.bytes_max) || units == 0
     }

@@ -30,6 +30,7 @@ pub mod meter;
 pub mod metrics;
 pub mod offload;
 pub mod pace;
+pub mod parked;
 pub mod pools;
 pub mod position;
 #[cfg(feature = "postgres")]

@@ -129,6 +129,30 @@ pub const DELIVERED: Metric = metric("highwater_delivered_total", C, "", ACTION,
 pub const PARKED: Metric = metric("highwater_parked_total", C, "", ACTION, "Changes set aside durably, for whatever cause");
 /// What waits parked.
 pub const PARKED_NOW: Metric = metric("highwater_parked_changes", G, "", ACTION, "Changes parked now, dropped ones not counted");
+/// How large that is.
+pub const PARKED_BYTES: Metric = metric(
+    "highwater_parked_bytes",
+    G,
+    "bytes",
+    ACTION,
+    "Bytes of what stands parked in this process, about; rejected lines under their source",
+);
+/// How old the oldest is.
+pub const PARKED_OLDEST: Metric = metric(
+    "highwater_parked_oldest_age_seconds",
+    G,
+    "seconds",
+    ACTION,
+    "Age of the oldest change that stands parked in this process; 0 if there is none",
+);
+/// Whether no more may be parked.
+pub const PARKED_FULL: Metric = metric(
+    "highwater_parked_full",
+    G,
+    "",
+    None,
+    "1 while as much stands parked as may be (parked_max, parked_max_mib) and sources do not read",
+);
 /// Changes under way, by action.
 pub const ACTION_IN_FLIGHT: Metric =
     metric("highwater_action_in_flight_changes", G, "", ACTION, "Changes read that have no outcome for this action yet");
@@ -305,6 +329,9 @@ pub const ALL: &[&Metric] = &[
     &DELIVERED,
     &PARKED,
     &PARKED_NOW,
+    &PARKED_BYTES,
+    &PARKED_OLDEST,
+    &PARKED_FULL,
     &ACTION_IN_FLIGHT,
     &CALLS,
     &RETRYING,
@@ -508,6 +535,13 @@ impl Metrics {
             };
             self.counter(metric, name).absolute(*n);
         }
+        let now_ms = unix_ms();
+        for (action, shelf) in process.keeper.shelves().by_action() {
+            let oldest = shelf.oldest_at_ms.map_or(0, |at| now_ms.saturating_sub(at));
+            self.gauge(&PARKED_BYTES, &action).set(shelf.bytes as f64);
+            self.gauge(&PARKED_OLDEST, &action).set(oldest as f64 / 1000.0);
+        }
+        self.gauge(&PARKED_FULL, "").set(f64::from(u8::from(process.keeper.shelves().is_full())));
         // One process reads a change and another one is done with it: only the sums of all say anything, and process 0 has them.
         if !process.cluster.place().leads() {
             return;

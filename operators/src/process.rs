@@ -102,6 +102,7 @@ pub struct Process {
     saved_epoch: AtomicU64,
     backlog: AtomicUsize,
     taken_up: AtomicUsize,
+    in_hand: AtomicUsize,
     /// What the first worker that names it makes for all: permits of actions, loaders of lookups, ways to workers.
     pub(crate) shared: Registry,
     /// Figures of actions, lookups and readers, by name.
@@ -131,6 +132,7 @@ impl Process {
         if let Some(debts) = cluster.debts() {
             in_flight.owes(debts);
         }
+        in_flight.stops_before(keeper.shelves());
         let process = Arc::new(Process {
             clock: EpochClock::after(saved),
             limits,
@@ -158,6 +160,7 @@ impl Process {
             saved_epoch: AtomicU64::new(saved),
             backlog: AtomicUsize::new(0),
             taken_up: AtomicUsize::new(0),
+            in_hand: AtomicUsize::new(0),
             shared: Registry::default(),
             figures: Registry::default(),
         });
@@ -237,13 +240,45 @@ impl Process {
         }
     }
 
+    /// A command on a parked record is being carried out.
+    pub(crate) fn in_hand(&self) {
+        self.in_hand.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// It is carried out.
+    pub(crate) fn out_of_hand(&self) {
+        self.in_hand.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Parked records that commands are being carried out on.
+    pub fn commands_in_hand(&self) -> usize {
+        self.in_hand.load(Ordering::Acquire)
+    }
+
+    /// Whether all workers of this process have built their dataflow: commands reach them from then on.
+    pub fn is_built(&self) -> bool {
+        self.built.load(Ordering::Acquire)
+    }
+
+    /// Whether anything that was set aside is to be taken up, or is at its action.
+    pub fn has_backlog(&self) -> bool {
+        self.backlog.load(Ordering::Acquire) > 0 || self.taken_up.load(Ordering::Acquire) > 0
+    }
+
     /// What keeps the sources of all processes open.
     pub(crate) fn busy(&self) -> Busy {
         Busy {
             begins: !self.built.load(Ordering::Acquire),
             backlog: self.backlog.load(Ordering::Acquire) > 0,
             taken_up: self.taken_up.load(Ordering::Acquire) > 0,
+            full: self.keeper.shelves().is_full_here(),
         }
+    }
+
+    /// Looks whether other processes have as much parked as may be, and tells them how it is here: nobody reads then.
+    pub fn look_at_shelves(&self) {
+        self.keeper.shelves().set_others_full(self.cluster.others_are_busy().full);
+        self.cluster.busy_changed();
     }
 
     /// Whether sources that have read all may end. While changes are under way they may not: an action, here or in another

@@ -115,6 +115,7 @@ fn parked(id: u64, text: &[u8]) -> Parked {
         parked_at_ms: 9,
         hash: id.into(),
         change: Change::new(Bytes::new(), position, parts).unwrap(),
+        history: Default::default(),
     }
 }
 
@@ -508,15 +509,15 @@ fn requests_are_taken_in_order_and_once() {
     let folder = TempDir::new().unwrap();
     assert_eq!(pending_requests(folder.path()).unwrap(), []);
     let left = [Request::Retry { id: 7 }, Request::Drop { id: 7 }, Request::Retry { id: 1 }];
-    let paths = left.map(|request| leave_request(folder.path(), request).unwrap());
+    let paths = left.clone().map(|request| leave_request(folder.path(), request).unwrap());
     assert_eq!(fs::read_to_string(&paths[0]).unwrap(), "{\"kind\":\"retry\",\"id\":7}");
     fs::write(folder.path().join("requests/by-hand.json"), "{\"kind\":\"dorp\",\"id\":7}").unwrap();
     fs::write(folder.path().join("requests/.half.json"), "{\"kin").unwrap();
     let pending = pending_requests(folder.path()).unwrap();
-    assert_eq!(pending, paths.iter().cloned().zip(left).collect::<Vec<_>>());
+    assert_eq!(pending, paths.iter().cloned().zip(left.clone()).collect::<Vec<_>>());
     assert!(folder.path().join("requests/by-hand.json.refused").exists());
     remove_request(&pending[0].0).unwrap();
     remove_request(&pending[0].0).unwrap();
     assert_eq!(pending_requests(folder.path()).unwrap(), pending[1..]);
-    assert!(leave_request(&folder.path().join("nowhere"), left[0]).unwrap_err().to_string().contains("nowhere"));
+    assert!(leave_request(&folder.path().join("nowhere"), left[0].clone()).unwrap_err().to_string().contains("nowhere"));
 }

@@ -102,7 +102,17 @@ fn parked(id: u64, size: usize) -> Parked {
     };
     let change = Change::new(Bytes::new(), position, parts).unwrap();
     let (action, error) = ("receipt".to_owned(), "no answer".to_owned());
-    Parked { id, action, cause: Cause::Failed, error, attempts: 3, parked_at_ms: 1, hash: id.into(), change }
+    Parked {
+        id,
+        action,
+        cause: Cause::Failed,
+        error,
+        attempts: 3,
+        parked_at_ms: 1,
+        hash: id.into(),
+        change,
+        history: Default::default(),
+    }
 }
 
 /// Goal: whatever the store asks, beside the rows of many other pipelines, is answered by an index. Method: the server writes the plan of every

@@ -289,7 +289,8 @@ impl<'s> Changes<'s> {
         for spec in actions {
             let spec = flow.site.tuning.action(spec);
             let on = spec.condition().map(|condition| format!("on {condition}"));
-            let detail = on.into_iter().chain(spec.place()).collect::<Vec<_>>().join(", ");
+            let hook = spec.hook().map(|hook| format!("parked: {}", hook.name()));
+            let detail = on.into_iter().chain(spec.place()).chain(hook).collect::<Vec<_>>().join(", ");
             nodes.push(flow.add(Kind::Action, spec.name(), detail, vec![node]));
             let planned = flow.running().and_then(|(running, _)| running.plan.actions.get(spec.name()).cloned());
             specs.push(planned.unwrap_or_else(|| Arc::new(spec)));

@@ -22,6 +22,7 @@
 //!
 //! [`flow`] is the builder, [`mod@program`] the command line around it, and [`mod@run`] runs what was built.
 
+mod clerk;
 mod commands;
 pub mod config;
 mod embed;
@@ -63,6 +64,7 @@ pub mod prelude {
     };
     pub use highwater_operators::dedup::Dedup;
     pub use highwater_operators::lookup::{Cache, Lookup, load};
+    pub use highwater_operators::parked::Schedule;
     pub use highwater_operators::row::Fields;
     pub use highwater_operators::{Change, Error, Operation, Result, Row, Value};
     #[cfg(feature = "postgres")]

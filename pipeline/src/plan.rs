@@ -111,6 +111,22 @@ impl Plan {
         reached
     }
 
+    /// What is called when something is parked, each with the name of its action.
+    pub(crate) fn hooks(&self) -> impl Iterator<Item = (&str, &Arc<ActionSpec>)> {
+        self.actions.iter().filter_map(|(name, action)| Some((name.as_str(), action.hook()?)))
+    }
+
+    /// All actions, hooks among them: whatever can have parked records.
+    pub(crate) fn actions_and_hooks(&self) -> impl Iterator<Item = (&str, &Arc<ActionSpec>)> {
+        let actions = self.actions.iter().map(|(name, action)| (name.as_str(), action));
+        actions.chain(self.hooks().map(|(_, hook)| (hook.name(), hook)))
+    }
+
+    /// Whether there is such an action, or hook.
+    pub(crate) fn has_action(&self, name: &str) -> bool {
+        self.actions.contains_key(name) || self.hooks().any(|(_, hook)| hook.name() == name)
+    }
+
     /// Looks for what was forgotten or doubled.
     pub(crate) fn check(&mut self) {
         let mut problems = Vec::new();
@@ -147,6 +163,17 @@ impl Plan {
                 problems.push("an action has an empty name; its outcomes go by its name".to_owned());
             } else if !names.insert(node.name.as_str()) {
                 problems.push(format!("two actions are named \"{}\"; names must be unique, outcomes go by them", node.name));
+            }
+        }
+        for (name, hook) in self.hooks() {
+            if hook.name().trim().is_empty() {
+                problems.push(format!("action \"{name}\": its hook has an empty name; its outcomes go by its name"));
+            } else if !names.insert(hook.name()) {
+                problems.push(format!(
+                    "action \"{name}\": its hook \"{}\" has the name of another action or hook; names must be unique, outcomes go by \
+                     them",
+                    hook.name()
+                ));
             }
         }
         let mut names = BTreeSet::new();

@@ -303,7 +303,7 @@ impl<A: Args + Clone + Send + Sync + 'static> Program<A> {
     /// What waits for a person must not pass unseen.
     fn tell_parked(&self, settings: &Settings, place: &dyn StorePlace) {
         let seen = place.inspect(&self.name).ok().flatten();
-        let parked = seen.map_or(0, |seen| seen.parked_heads().len() as u64);
+        let parked = seen.map_or(0, |seen| seen.parked_count());
         if parked > 0 {
             let is = commands::counted(parked, "change or line is", "changes or lines are");
             let at = match (&settings.checkpoint, &settings.data) {

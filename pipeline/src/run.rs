@@ -9,7 +9,6 @@ mod form;
 mod idle;
 mod open;
 mod progress;
-mod requests;
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -30,6 +29,7 @@ use timely::{CommunicationConfig, WorkerConfig};
 
 pub use self::control::Control;
 pub(crate) use self::open::Opened;
+use crate::clerk::Clerk;
 use crate::config::tuning::Tuning;
 use crate::exposition::Exposition;
 use crate::flow::{Flow, Running};
@@ -91,9 +91,10 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
     let process = opened.process.clone();
     control.attach(&process, runtime.handle());
     let cadence = cadence(settings, &plan);
+    let clerk = Clerk::start(&process, &opened.letters, &plan, settings.parked_full);
     let watched = || Watched::new(&opened, settings.stall_after);
     let letters = process.cluster.place().leads().then(|| opened.letters.clone());
-    let monitor = bound.map(|bound| Monitor::start(bound, watched(), letters)).transpose();
+    let monitor = bound.map(|bound| Monitor::start(bound, watched(), letters, clerk.desk())).transpose();
     let monitor = monitor.map_err(|error| form::give_up(&process.cluster, &process.halt, error))?;
     let running = Arc::new(Running {
         process: process.clone(),
@@ -103,16 +104,14 @@ pub(crate) fn run_planned(name: &str, settings: &Settings, plan: Plan, build: &B
         cadence,
         tuning: settings.tuning.clone(),
     });
-    // Before the workers start: one that has nothing to read would be done at once.
-    let asked = requests::are_pending(&opened);
-    process.add_backlog(asked.into());
     let workers = start_workers(&process, build.clone(), running);
     let workers = workers.map_err(|error| form::give_up(&process.cluster, &process.halt, error))?;
-    let ended = watch(&process, settings, &opened, &workers, asked);
+    let ended = watch(&process, settings, &opened, &workers);
     let joined = end(&process, workers);
     let is_whole = joined.is_some() && !process.halt.is_halted();
     form::part(&process.cluster);
     drop(monitor);
+    drop(clerk);
     process.keeper.close();
     process.sink_writer.close();
     // Of several processes, one that has failed must be gone before the next run begins, whatever hangs.
@@ -167,8 +166,6 @@ struct Workers {
     guards: timely::communication::WorkerGuards<()>,
     /// Each worker holds a sender, and nothing is ever sent: the channel closes when the last has ended.
     ended: Receiver<()>,
-    /// How many have built their dataflow.
-    built: Arc<AtomicUsize>,
     /// The connections to other processes, if there are any.
     mesh: Option<Mesh>,
 }
@@ -186,7 +183,6 @@ fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) ->
     let (at_work, ended) = bounded(0);
     let at_work: Mutex<Vec<Sender<()>>> = Mutex::new(vec![at_work; count]);
     let (process, built) = (process.clone(), Arc::new(AtomicUsize::new(0)));
-    let all_built = built.clone();
     // Idle workers park at once: on shared cores a spinning worker takes the time of those that have work.
     let worker_config = WorkerConfig::default().idle_spin(Duration::ZERO);
     let guards = timely::execute::execute_from(allocators, others, worker_config, move |worker| {
@@ -202,7 +198,7 @@ fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) ->
                 process.halt.fail(error);
             }
             if built.fetch_add(1, Ordering::AcqRel) + 1 == process.limits.workers {
-                process.heritage.release_state();
+                process.heritage.release();
                 process.set_built();
             }
             let own = process.cluster.place().within(worker.index());
@@ -229,28 +225,23 @@ fn start_workers(process: &Arc<Process>, build: Build, running: Arc<Running>) ->
         }
     })
     .map_err(Error::stop)?;
-    Ok(Workers { guards, ended, built: all_built, mesh })
+    Ok(Workers { guards, ended, mesh })
 }
 
-/// Waits for the end: draws progress, passes requests on, bounds the drain. Returns whether all was finished.
-fn watch(process: &Arc<Process>, settings: &Settings, opened: &Opened, workers: &Workers, mut asked: bool) -> bool {
+/// How often a run is looked at while it goes on.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Waits for the end: draws progress, bounds the drain. Returns whether all was finished.
+fn watch(process: &Arc<Process>, settings: &Settings, opened: &Opened, workers: &Workers) -> bool {
     let bar = progress::Progress::start(process, settings, opened);
     let mut idle = idle::Idle::new(settings.until_idle);
     let mut stopping_since = None;
     let mut ticks = 0u32;
-    let tick = |asked| Duration::from_millis(if asked { 1 } else { 50 });
-    while workers.ended.recv_timeout(tick(asked)) == Err(RecvTimeoutError::Timeout) {
+    while workers.ended.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
         if workers.mesh.is_some() && process.halt.is_halted() {
             break;
         }
-        // Commands reach a worker once it has built its dataflow.
-        if asked && workers.built.load(Ordering::Acquire) == process.limits.workers {
-            requests::pass_on(process, opened);
-            process.settle_backlog(1);
-            asked = false;
-        }
         if ticks % 20 == 19 {
-            requests::pass_on(process, opened);
             opened.exposition.iter().for_each(Exposition::upkeep);
             crate::log::tell_left_out(false);
         }

@@ -43,6 +43,12 @@ pub struct Settings {
     pub in_flight_changes: u64,
     /// MiB of changes that may be under way at once.
     pub in_flight_mib: u64,
+    /// Changes that may stand parked, over all processes.
+    pub parked_max: u64,
+    /// MiB of changes that may stand parked, about.
+    pub parked_max_mib: u64,
+    /// What happens when as much stands parked as may be.
+    pub parked_full: ParkedFull,
     /// The run drains, saves and ends once nothing came and nothing was under way for so long; `None`: it waits for more.
     pub until_idle: Option<Duration>,
     /// Seconds to finish what is under way when asked to stop.
@@ -57,6 +63,16 @@ pub struct Settings {
     pub stall_after: Duration,
     /// What takes the place of what the pipeline's code says of its parts.
     pub tuning: Tuning,
+}
+
+/// What happens when as much stands parked as may be. What is under way then is still parked where it must be, so the bound is exceeded
+/// by at most that; nothing is ever dropped for lack of room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParkedFull {
+    /// Sources do not read until there is room.
+    Pause,
+    /// The run ends, once it has carried out what was asked of parked changes.
+    Stop,
 }
 
 /// What is printed at the end of a run.
@@ -89,6 +105,9 @@ impl Default for Settings {
             checkpoint_interval: None,
             in_flight_changes: 8_192,
             in_flight_mib: 64,
+            parked_max: 1_000_000,
+            parked_max_mib: 4096,
+            parked_full: ParkedFull::Pause,
             until_idle: None,
             drain_timeout: 10,
             report: ReportKind::None,

@@ -13,6 +13,7 @@ use highwater::operators::checkpoint::embedded::{DataDirectory, EmbeddedStore, I
 use highwater::operators::checkpoint::place::{Inspect, Letters, OpenStore, Seat, StorePlace};
 use highwater::operators::checkpoint::requests::{Request, leave_request};
 use highwater::operators::checkpoint::store::{Cause, CheckpointStore, Group, Parked, ParkedId, Restored};
+use highwater::operators::parked::{Filter, Page};
 use highwater::operators::testing::failpoint;
 use highwater::prelude::*;
 use highwater::report::Report;
@@ -241,6 +242,10 @@ impl CheckpointStore for Slowly {
 
     fn parked(&mut self, id: ParkedId) -> Result<Option<Parked>> {
         self.store.parked(id)
+    }
+
+    fn parked_page(&mut self, filter: &Filter, after: ParkedId, most: usize) -> Result<Page> {
+        self.store.parked_page(filter, after, most)
     }
 }
 

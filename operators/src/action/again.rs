@@ -6,8 +6,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::action::gate::Gate;
+use crate::action::parking::Failure;
 use crate::change::Found;
-use crate::checkpoint::store::{Parked, ParkedId};
+use crate::checkpoint::store::Parked;
 use crate::filter::Filters;
 use crate::lookup::loader::{Ask, Asks};
 use crate::offload::Post;
@@ -21,8 +22,8 @@ pub(crate) enum Again {
     Asked,
     /// A filter or the condition does not hold for it: it is given up.
     Filtered(Parked),
-    /// It fails as before and stays parked.
-    Failed(ParkedId),
+    /// It fails again, on its way to the action, and stays parked.
+    Failed(Parked, Failure),
 }
 
 /// The answer of a lookup for a parked change.
@@ -46,14 +47,17 @@ impl Examiner {
                 match passes {
                     Ok(true) => parked.change.heal(&stage),
                     Ok(false) => return Again::Filtered(parked),
-                    Err(_) => return Again::Failed(parked.id),
+                    Err(why) => return failed(parked, why),
                 }
                 continue;
             }
             // Neither a filter nor a lookup of this pipeline any more: there is nothing to ask.
-            let Some(asks) = self.process.shared.get::<Asks>(&stage) else { return Again::Failed(parked.id) };
+            let Some(asks) = self.process.shared.get::<Asks>(&stage) else {
+                let why = format!("{stage}: the pipeline has no such step any more");
+                return failed(parked, why);
+            };
             match asks.key_of(&parked.change) {
-                Err(_) => return Again::Failed(parked.id),
+                Err(why) => return failed(parked, why),
                 Ok(None) => {
                     parked.change.heal(&stage);
                     parked.change.attach(&Arc::new(Found::nothing(stage)));
@@ -73,7 +77,7 @@ impl Examiner {
         match gate.ask(&parked.change) {
             Ok(true) => Again::Ready(parked),
             Ok(false) => Again::Filtered(parked),
-            Err(_) => Again::Failed(parked.id),
+            Err(why) => failed(parked, why),
         }
     }
 
@@ -86,7 +90,16 @@ impl Examiner {
                 parked.change.attach(&found);
                 self.examine(parked, gate)
             }
-            _ => Again::Failed(parked.id),
+            found => {
+                let why = found.as_ref().and_then(|found| Some(format!("{}: {}", found.stage(), found.failure()?)));
+                let why = why.unwrap_or_else(|| parked.error.clone());
+                failed(parked, why)
+            }
         }
     }
+}
+
+fn failed(parked: Parked, why: impl ToString) -> Again {
+    let failure = Failure::new(parked.cause, why.to_string());
+    Again::Failed(parked, failure)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::change::Change;
-use crate::checkpoint::store::ChangeHash;
+use crate::checkpoint::store::{Cause, ChangeHash, Parked};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::hash::ChangeHasher;
@@ -114,9 +114,26 @@ pub trait BatchAction: Send + Sync + 'static {
 pub struct Delivery {
     pub(crate) change: Change,
     pub(crate) scope: Arc<Scope>,
-    /// The hash under which an earlier run parked it. Else it is made when somebody needs it.
-    pub(crate) known_hash: Option<Box<ChangeHash>>,
+    /// The parked record it was taken up from, with the hash it was parked under. Else that is made when somebody needs it.
+    pub(crate) earlier: Option<Arc<Earlier>>,
     pub(crate) attempt: u32,
+}
+
+/// What is known of a change from the parked record that it was taken up from.
+#[derive(Debug)]
+pub(crate) struct Earlier {
+    pub hash: ChangeHash,
+    pub cause: Cause,
+    pub parked_at_ms: u64,
+    pub attempts: u32,
+    pub rounds: u32,
+}
+
+impl Earlier {
+    pub(crate) fn of(parked: &Parked) -> Self {
+        let Parked { hash, cause, parked_at_ms, attempts, history, .. } = parked;
+        Earlier { hash: *hash, cause: *cause, parked_at_ms: *parked_at_ms, attempts: *attempts, rounds: history.rounds }
+    }
 }
 
 /// What the idempotency keys of one action are made of, beside the change itself.
@@ -145,7 +162,7 @@ impl Delivery {
 
     /// The change's hash in the ledger.
     pub(crate) fn hash(&self) -> ChangeHash {
-        self.known_hash.as_ref().map_or_else(|| self.scope.hasher.hash(&self.change), |hash| **hash)
+        self.earlier.as_ref().map_or_else(|| self.scope.hasher.hash(&self.change), |earlier| earlier.hash)
     }
 
     /// Which attempt this is, counted from 1.
@@ -238,6 +255,6 @@ impl Delivery {
     pub fn alone(change: Change, attempt: u32) -> Self {
         let hasher = ChangeHasher::new(1, Vec::new());
         let scope = Arc::new(Scope { name: "alone/".to_owned(), hasher, unique_ids: true });
-        Delivery { change, scope, known_hash: None, attempt }
+        Delivery { change, scope, earlier: None, attempt }
     }
 }

@@ -16,13 +16,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::action::call::{BoxFuture, Delivery};
 use crate::action::handover::Handover;
-use crate::action::operator::park;
+use crate::action::parking::{Announced, Failure, Parking};
 use crate::action::spec::{ActionSpec, Kind};
 use crate::action::stats::ActionStats;
 use crate::action::transactional::{Receipt, Shared};
 use crate::action::waits::Waits;
 use crate::checkpoint::keeper::Drafts;
-use crate::checkpoint::store::{Cause, Note, Outcome, ParkedId, Resolution, Resolved};
+use crate::checkpoint::store::{Cause, Note, Outcome, Parked, ParkedId, Resolution, Resolved};
 use crate::clock::Elapsed;
 use crate::epoch::unix_ms;
 use crate::error::{Error, ErrorKind, Result};
@@ -46,8 +46,8 @@ pub(crate) struct Job {
     pub waits: bool,
 }
 
-/// What a call came to: delivered, or the cause for which it is parked.
-pub(crate) type Judged = Result<(), (Cause, String)>;
+/// What a call came to: delivered, or why it is parked.
+pub(crate) type Judged = Result<(), Failure>;
 
 /// The answer of a call that the worker has to note.
 pub(crate) struct Called {
@@ -355,7 +355,7 @@ impl Driver {
                 Ok(Ok(answers)) => answers,
                 // Which change made the batch panic is not known: each is tried once more alone, and the culprit parked.
                 Ok(Err(panic)) if jobs.len() == 1 => {
-                    let outcome = Err((Cause::Panicked, panic));
+                    let outcome = Err(Failure::new(Cause::Panicked, panic));
                     let culprit = jobs.pop().map(|job| Finished { job, outcome, permit });
                     return self.settle(culprit.into_iter().collect(), None, None);
                 }
@@ -434,7 +434,7 @@ impl Driver {
                 self.stats.no_trouble();
                 return Ok(Ok(()));
             }
-            Ok(Err(panic)) => return Ok(Err((Cause::Panicked, panic))),
+            Ok(Err(panic)) => return Ok(Err(Failure::new(Cause::Panicked, panic))),
             Ok(Ok(Err(error))) => error,
             Err(_) => Error::retry(format!("no answer within {:?}", self.spec.timeout)),
         };
@@ -445,7 +445,7 @@ impl Driver {
                 self.stats.trouble(error.to_string());
                 Err(again)
             }
-            ErrorKind::Retry | ErrorKind::Park => Ok(Err((Cause::Failed, error.to_string()))),
+            ErrorKind::Retry | ErrorKind::Park => Ok(Err(Failure::of(&error))),
             ErrorKind::Stop => {
                 self.process.halt.fail(error.context(format!("action \"{}\"", self.spec.name)));
                 Err(again)
@@ -493,6 +493,7 @@ impl Driver {
         let mut delivered = Vec::with_capacity(finished.len());
         let mut answers = Vec::new();
         let mut set_aside = Vec::new();
+        let mut announced = Announced::default();
         for Finished { job, outcome, mut permit } in finished {
             let Job { slot, delivery, epoch, resolves, handover, .. } = job;
             if outcome.is_err() {
@@ -517,10 +518,11 @@ impl Driver {
                 (Some(id), Ok(())) => {
                     drafts.resolved.push(Resolved { id, action: self.spec.name.clone(), resolution: Resolution::Delivered })
                 }
-                (resolves, Err((cause, error))) => {
-                    let mut parked = park(&self.spec.name, cause, error, delivery.attempt, delivery.hash(), delivery.change());
-                    parked.id = resolves.unwrap_or(0);
-                    drafts.parked.push(parked);
+                (resolves, Err(failure)) => {
+                    let (change, hash, earlier) = (delivery.change(), delivery.hash(), delivery.earlier.as_deref());
+                    let parking = Parking { change, hash, attempts: delivery.attempt, earlier };
+                    let parked = Parked { id: resolves.unwrap_or(0), ..parking.record(&self.process, &self.spec, failure) };
+                    announced.add(&self.spec, &mut drafts, parked, earlier);
                 }
                 (None, Ok(())) => {}
             }
@@ -554,7 +556,9 @@ impl Driver {
         }
         let post = self.post.clone();
         let receipt = receipt.filter(|_| !drafts.resolved.is_empty()).map(Receipt::one_more);
-        self.process.keeper.commit(drafts, move |_| {
+        let (process, spec) = (self.process.clone(), self.spec.clone());
+        self.process.keeper.commit(drafts, move |ids| {
+            announced.pass_on(&process, &spec, &ids);
             let _ = post.send(answers);
             drop(permits);
             receipt.into_iter().for_each(Receipt::settled);

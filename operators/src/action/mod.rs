@@ -13,6 +13,7 @@ mod gate;
 mod handover;
 mod keys;
 pub mod operator;
+mod parking;
 pub mod spec;
 mod spill;
 pub mod stats;

@@ -10,6 +10,7 @@ use crate::action::transactional::TransactionalSink;
 use crate::change::Change;
 use crate::condition::{self, Condition};
 use crate::guard::backoff::Backoff;
+use crate::parked::Schedule;
 use crate::process::Process;
 
 /// A named action with its bounds, as given to a fan-out.
@@ -30,6 +31,8 @@ pub struct ActionSpec {
     pub(crate) hold_budget: Duration,
     pub(crate) batch_max: usize,
     pub(crate) allow_private: bool,
+    pub(crate) retry_parked: Schedule,
+    pub(crate) on_parked: Option<Arc<ActionSpec>>,
 }
 
 /// The ways in which an action is carried out.
@@ -114,6 +117,8 @@ pub fn action<M>(name: impl Into<String>, action: impl IntoAction<M>) -> NamedAc
         hold_budget: Duration::from_secs(300),
         batch_max,
         allow_private: false,
+        retry_parked: Schedule::default(),
+        on_parked: None,
     }
 }
 
@@ -190,6 +195,55 @@ impl ActionSpec {
         self
     }
 
+    /// What stands parked as failed (or because of a lookup) is tried again by itself: after the first wait, and each time it fails
+    /// again after the next one; then it stays for a person. Default: never. When a record is tried next is kept with it, so that it
+    /// survives a restart; what a schedule says counts for what is parked from then on.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use highwater_operators::action::{action, run};
+    /// use highwater_operators::parked::Schedule;
+    /// let hours = |hours: u64| Duration::from_secs(3600 * hours);
+    /// let patient = action("receipt", run(|_| async { Ok(()) })).retry_parked(Schedule::after([hours(1), hours(12)]));
+    /// ```
+    pub fn retry_parked(mut self, schedule: Schedule) -> Self {
+        self.retry_parked = schedule;
+        self
+    }
+
+    /// Does something when a change is parked that does not come back by itself: another action, with a name and bounds of its own,
+    /// called with a change of table `parked` whose row after says `action`, `cause`, `error`, `attempts`, `response` and the whole
+    /// `change`.
+    ///
+    /// # Guarantee
+    /// The hook is called at least once for each change that comes to stand parked, after that is durable, whatever is killed in
+    /// between, with the same idempotency key each time. It is not called again when a retry of the record fails. What the hook fails
+    /// at is parked under its own name, and calls nobody.
+    ///
+    /// ```
+    /// use highwater_operators::action::{action, run};
+    /// let tell = run(|parked| async move {
+    ///     eprintln!("{} parked: {}", parked.row().str("action").unwrap_or_default(), parked.row().str("error").unwrap_or_default());
+    ///     Ok(())
+    /// });
+    /// let receipt = action("receipt", run(|_| async { Ok(()) })).on_parked(action("tell", tell));
+    /// assert_eq!(receipt.hook().unwrap().name(), "tell");
+    /// ```
+    pub fn on_parked(mut self, hook: NamedAction) -> Self {
+        self.on_parked = Some(Arc::new(hook));
+        self
+    }
+
+    /// Whether what stands parked is tried again by itself.
+    pub fn retries_parked(&self) -> bool {
+        !self.retry_parked.is_empty()
+    }
+
+    /// What is called when a change is parked.
+    pub fn hook(&self) -> Option<&Arc<ActionSpec>> {
+        self.on_parked.as_ref()
+    }
+
     /// How long, from reading, a change may wait for its turn before it is set aside so that the mark can move on.
     /// Default: 5 min.
     pub fn hold_budget(mut self, budget: Duration) -> Self {
@@ -237,11 +291,36 @@ impl ActionSpec {
     /// What is wrong with it, a sentence each. `lookups` are the names of those that the pipeline has.
     pub fn problems(&self, lookups: &[&str]) -> Vec<String> {
         let planned = Planned { lookups, allow_private: self.allow_private };
-        match &self.kind {
+        let mut problems = match &self.kind {
             Kind::Each(action) => action.problems(&planned),
             Kind::Batch(action) => action.problems(&planned),
             Kind::CutBack(_) | Kind::Transactional(_) => Vec::new(),
+        };
+        if let Some(hook) = &self.on_parked {
+            problems.extend(hook.problems_as_hook().into_iter().chain(hook.problems(lookups)));
         }
+        problems
+    }
+
+    /// What keeps it from being called when something is parked.
+    fn problems_as_hook(&self) -> Vec<String> {
+        let name = &self.name;
+        let mut problems = Vec::new();
+        if matches!(self.kind, Kind::CutBack(_)) {
+            problems.push(format!(
+                "its hook \"{name}\" writes files in the order of the source, and a hook is called out of order: use run(..), a webhook \
+                 or a table"
+            ));
+        }
+        if self.on_parked.is_some() {
+            problems.push(format!("its hook \"{name}\" has a hook of its own; what a hook fails at calls nobody"));
+        }
+        if self.when.is_some() {
+            problems.push(format!(
+                "its hook \"{name}\" has a condition; ask in the hook itself, and return Ok(()) where there is nothing to do"
+            ));
+        }
+        problems
     }
 
     /// Tells it where it finds itself.

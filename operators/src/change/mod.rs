@@ -234,6 +234,18 @@ impl Change {
         Change { found: self.found.clone(), marks: self.marks, ..Self::copied(self.position(), &parts, self.unchanged()) }
     }
 
+    /// The same change with what lookups attached to another, which it was made of.
+    pub(crate) fn with_attachments_of(mut self, other: &Change) -> Self {
+        self.found = other.found.clone();
+        self.marks |= other.marks & FAILED;
+        self
+    }
+
+    /// Bytes of the block that it is a slice of; of one that is [`detached`](Self::detached), its own size.
+    pub(crate) fn block_length(&self) -> usize {
+        self.block.len()
+    }
+
     /// Whether every piece lies in the block and is text: of a change that came from outside as bytes nothing else says so.
     pub(crate) fn is_sound(&mut self) -> bool {
         // Records of before there was a mark have none.

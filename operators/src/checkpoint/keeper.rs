@@ -15,6 +15,7 @@ use crate::checkpoint::store::{CheckpointStore, Group, Note, Parked, ParkedId, R
 use crate::epoch::unix_ms;
 use crate::error::Result;
 use crate::halt::Halt;
+use crate::parked::{Filter, Page, Shelves};
 use crate::position::PartitionId;
 
 /// What is to become durable together, and whom to tell.
@@ -59,6 +60,8 @@ enum Request {
     Save(Box<Save>, Vec<Resolved>, Told<()>),
     /// Read parked records.
     Read(Vec<ParkedId>, Told<Vec<Parked>>),
+    /// Read a page of parked records.
+    Page(Filter, ParkedId, usize, Told<Page>),
     /// Look at the store: for start and for tests.
     Close,
 }
@@ -68,6 +71,7 @@ enum Request {
 pub struct Keeper {
     requests: Sender<Request>,
     resolved: Arc<Mutex<BTreeMap<String, (u64, u64)>>>,
+    shelves: Arc<Shelves>,
     /// Since when the store works at one group, in Unix milliseconds; 0: it is idle.
     busy_since: Arc<AtomicU64>,
 }
@@ -78,17 +82,21 @@ impl Keeper {
         mut store: Box<dyn CheckpointStore>,
         parked_ids: ParkedIds,
         resolved: BTreeMap<String, (u64, u64)>,
+        shelves: Shelves,
         halt: Arc<Halt>,
         durations: Histogram,
     ) -> (Self, JoinHandle<()>) {
         let (requests, inbox) = unbounded();
         let resolved = Arc::new(Mutex::new(resolved));
         let busy_since = Arc::new(AtomicU64::new(0));
+        let shelves = Arc::new(shelves);
         store.attend(&halt);
-        let keeper = Keeper { requests, resolved: resolved.clone(), busy_since: busy_since.clone() };
+        let keeper = Keeper { requests, resolved: resolved.clone(), shelves: shelves.clone(), busy_since: busy_since.clone() };
         let thread = std::thread::Builder::new()
             .name("keeper".into())
-            .spawn(move || Work { store, parked_ids, resolved, halt, told: Vec::new(), busy_since, durations }.run(&inbox))
+            .spawn(move || {
+                Work { store, parked_ids, resolved, shelves, halt, told: Vec::new(), busy_since, durations }.run(&inbox)
+            })
             .expect("the system gives a thread at start");
         (keeper, thread)
     }
@@ -106,6 +114,17 @@ impl Keeper {
     /// Reads parked records. Ids that are parked no more are left out.
     pub fn read_parked(&self, ids: Vec<ParkedId>, told: impl FnOnce(Vec<Parked>) + Send + 'static) {
         let _ = self.requests.send(Request::Read(ids, Box::new(told)));
+    }
+
+    /// Reads a page of parked records, as [`CheckpointStore::parked_page`] does; `told` runs on the keeper's thread. What it posts to
+    /// a worker from there comes before what becomes of those records later, so that no worker acts on one that is gone.
+    pub fn page_of_parked(&self, filter: Filter, after: ParkedId, most: usize, told: impl FnOnce(Page) + Send + 'static) {
+        let _ = self.requests.send(Request::Page(filter, after, most, Box::new(told)));
+    }
+
+    /// How much stands parked.
+    pub fn shelves(&self) -> &Arc<Shelves> {
+        &self.shelves
     }
 
     /// By action: how many parked records were delivered after all, and how many dropped, since the pipeline began.
@@ -137,6 +156,7 @@ struct Work {
     store: Box<dyn CheckpointStore>,
     parked_ids: ParkedIds,
     resolved: Arc<Mutex<BTreeMap<String, (u64, u64)>>>,
+    shelves: Arc<Shelves>,
     halt: Arc<Halt>,
     told: Vec<(Told<Vec<ParkedId>>, Vec<ParkedId>)>,
     busy_since: Arc<AtomicU64>,
@@ -160,7 +180,8 @@ impl Work {
                         group.save = Some(*save);
                         saved = Some(told);
                     }
-                    Request::Read(ids, told) => reads.push((ids, told)),
+                    Request::Read(ids, told) => reads.push(Reading::These(ids, told)),
+                    Request::Page(filter, after, most, told) => reads.push(Reading::Page(filter, after, most, told)),
                     Request::Close => closing = true,
                 }
                 taken += 1;
@@ -194,7 +215,7 @@ impl Work {
         self.told.push((told, ids));
     }
 
-    fn commit(&mut self, group: Group, saved: Option<Told<()>>, reads: Vec<(Vec<ParkedId>, Told<Vec<Parked>>)>) -> Result<()> {
+    fn commit(&mut self, group: Group, saved: Option<Told<()>>, reads: Vec<Reading>) -> Result<()> {
         let nothing_noted = group.notes.is_empty() && group.parked.is_empty() && group.resolved.is_empty();
         let is_empty = group.save.is_none() && nothing_noted && group.partitions.is_empty();
         if !is_empty {
@@ -209,6 +230,7 @@ impl Work {
             if self.halt.passes(if group.save.is_some() { "save.committed" } else { "group.committed" }) {
                 return Ok(());
             }
+            self.shelves.committed(&group);
         }
         if !group.resolved.is_empty() {
             let mut totals = self.resolved.lock();
@@ -226,9 +248,18 @@ impl Work {
         if let Some(told) = saved {
             told(());
         }
-        for (ids, told) in reads {
-            told(self.store.parked_all(&ids)?);
+        for reading in reads {
+            match reading {
+                Reading::These(ids, told) => told(self.store.parked_all(&ids)?),
+                Reading::Page(filter, after, most, told) => told(self.store.parked_page(&filter, after, most)?),
+            }
         }
         Ok(())
     }
+}
+
+/// Parked records that somebody waits for.
+enum Reading {
+    These(Vec<ParkedId>, Told<Vec<Parked>>),
+    Page(Filter, ParkedId, usize, Told<Page>),
 }

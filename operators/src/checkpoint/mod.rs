@@ -12,6 +12,7 @@ pub mod place;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod read_so_far;
+mod record;
 pub mod report;
 pub mod requests;
 mod saver;

@@ -8,6 +8,7 @@ use crate::checkpoint::lease::Lease;
 use crate::checkpoint::requests::{Request, RequestId};
 use crate::checkpoint::store::{CheckpointStore, Parked, ParkedHead, ParkedId, Save};
 use crate::error::Result;
+use crate::parked::{Filter, Page};
 use crate::position::PartitionId;
 
 /// Where a pipeline keeps its checkpoints: opened once by each process of a run.
@@ -129,8 +130,17 @@ pub trait Inspect {
     /// Partition names by number.
     fn partitions(&self) -> &BTreeMap<PartitionId, String>;
 
+    /// How many records are parked.
+    fn parked_count(&self) -> u64;
+
     /// Everything parked, in order of id.
     fn parked_heads(&self) -> Vec<&ParkedHead>;
+
+    /// A page of parked changes, as [`CheckpointStore::parked_page`].
+    ///
+    /// # Errors
+    /// What is there cannot be read.
+    fn parked_page(&self, filter: &Filter, after: ParkedId, most: usize) -> Result<Page>;
 
     /// One parked change, whole, or `None` if it is not parked.
     fn parked(&self, id: ParkedId) -> Result<Option<Parked>>;

@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use super::embedded::{create_directory, sync_directory};
 use crate::checkpoint::store::ParkedId;
 use crate::error::{Error, Result};
+use crate::parked::Filter;
 
-/// What is to be done with a parked change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+/// What is to be done with parked changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// Try it again.
     Retry {
@@ -29,6 +30,49 @@ pub enum Request {
         /// The parked record.
         id: ParkedId,
     },
+    /// Give it another row after.
+    Edit {
+        /// The parked record.
+        id: ParkedId,
+        /// The row, a JSON object.
+        row: String,
+    },
+    /// Try all of these again that were not tried since the request was left.
+    RetryAll {
+        /// Which.
+        filter: Filter,
+        /// When it was left, in Unix milliseconds.
+        asked_at_ms: u64,
+    },
+    /// Give all of these up that were parked when the request was left.
+    DropAll {
+        /// Which.
+        filter: Filter,
+        /// When it was left, in Unix milliseconds.
+        asked_at_ms: u64,
+    },
+}
+
+impl Request {
+    /// What it asks for, in a word.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Request::Retry { .. } | Request::RetryAll { .. } => "retry",
+            Request::Drop { .. } | Request::DropAll { .. } => "drop",
+            Request::Edit { .. } => "edit",
+        }
+    }
+
+    /// The records it is about, as they were when it was left.
+    pub fn filter(&self) -> Filter {
+        match self {
+            Request::Retry { id } | Request::Drop { id } | Request::Edit { id, .. } => Filter::of([*id]),
+            Request::RetryAll { filter, asked_at_ms } | Request::DropAll { filter, asked_at_ms } => {
+                let until = filter.until_ms.map_or(*asked_at_ms, |until| until.min(*asked_at_ms));
+                Filter { until_ms: Some(until), ..filter.clone() }
+            }
+        }
+    }
 }
 
 /// By what a store knows a request.

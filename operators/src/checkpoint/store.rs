@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::change::Change;
 use crate::error::{Error, Result};
 use crate::halt::Halt;
+use crate::parked::{Filter, Page};
 use crate::position::{Epoch, PartitionId, Position, ResumeToken};
 
 /// Durable storage for one pipeline. One thread owns it (the keeper), so nothing here is shared.
@@ -28,6 +29,10 @@ pub trait CheckpointStore: Send {
 
     /// One parked change, whole, or `None` if it is parked no more.
     fn parked(&mut self, id: ParkedId) -> Result<Option<Parked>>;
+
+    /// A page of parked changes, in the order of their numbers, of those that come after `after` and are meant. Looks at
+    /// a bounded number of records, so a page may be short, or empty, although there is more: [`Page::next`] says.
+    fn parked_page(&mut self, filter: &Filter, after: ParkedId, most: usize) -> Result<Page>;
 
     /// Several parked changes, whole; those that are parked no more are left out.
     fn parked_all(&mut self, ids: &[ParkedId]) -> Result<Vec<Parked>> {
@@ -115,6 +120,19 @@ impl Cause {
             Cause::Held => "held",
         }
     }
+
+    /// All there are.
+    pub const ALL: [Cause; 6] = [Cause::Failed, Cause::Panicked, Cause::Lookup, Cause::Rejected, Cause::Overflow, Cause::Held];
+
+    /// The cause of a word.
+    pub fn of(word: &str) -> Option<Cause> {
+        Cause::ALL.into_iter().find(|cause| cause.word() == word)
+    }
+
+    /// Whether the pipeline takes such a record up again by itself, in its turn.
+    pub fn comes_back(self) -> bool {
+        matches!(self, Cause::Overflow | Cause::Held)
+    }
 }
 
 /// A change set aside, whole.
@@ -136,9 +154,36 @@ pub struct Parked {
     pub hash: ChangeHash,
     /// The change, in a block of its own size.
     pub change: Change,
+    /// What is known beside it. It stands behind the record in the store: records of earlier programs have none.
+    #[serde(skip)]
+    pub history: History,
+}
+
+/// What is known of a parked record beside the change and its last error.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// The beginning of what the action was answered last, if it keeps that.
+    pub response: Option<String>,
+    /// When it was tried last, in Unix milliseconds; 0: not since it was parked.
+    pub tried_at_ms: u64,
+    /// How often its schedule has tried it.
+    pub rounds: u32,
+    /// When its schedule tries it next, in Unix milliseconds; 0: never.
+    pub next_try_ms: u64,
 }
 
 impl Parked {
+    /// When it was tried last, or else parked, in Unix milliseconds.
+    pub fn last_tried_ms(&self) -> u64 {
+        self.parked_at_ms.max(self.history.tried_at_ms)
+    }
+
+    /// Bytes that it takes in a store, about.
+    pub fn bytes(&self) -> u64 {
+        let texts = self.action.len() + self.error.len() + self.history.response.as_ref().map_or(0, String::len);
+        (texts + self.change.block_length() + 100) as u64
+    }
+
     /// What there is to know of it without its change.
     pub fn head(&self) -> ParkedHead {
         ParkedHead {
@@ -149,6 +194,7 @@ impl Parked {
             key_hash: self.change.key_hash(),
             position: self.change.position(),
             time_ms: self.change.time_ms(),
+            bytes: 0,
         }
     }
 }
@@ -286,4 +332,7 @@ pub struct ParkedHead {
     pub position: Position,
     /// The commit time of the change in Unix milliseconds.
     pub time_ms: i64,
+    /// Bytes of the record in the store, as [`CheckpointStore::restore`] tells them; 0 elsewhere.
+    #[serde(skip)]
+    pub bytes: u64,
 }

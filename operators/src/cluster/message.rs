@@ -67,6 +67,8 @@ pub(crate) struct Busy {
     pub backlog: bool,
     /// Parked changes are at their actions.
     pub taken_up: bool,
+    /// As much stands parked as may be.
+    pub full: bool,
 }
 
 /// Room that is given back.

@@ -13,6 +13,7 @@ use super::{Cluster, Shared};
 const BEGINS: u8 = 1;
 const BACKLOG: u8 = 2;
 const TAKEN_UP: u8 = 4;
+const FULL: u8 = 8;
 
 /// Of a process that has said nothing yet.
 pub(super) const UNKNOWN: u8 = BEGINS;
@@ -20,11 +21,11 @@ pub(super) const UNKNOWN: u8 = BEGINS;
 impl Busy {
     fn bits(self) -> u8 {
         let bit = |is: bool, bit| if is { bit } else { 0 };
-        bit(self.begins, BEGINS) | bit(self.backlog, BACKLOG) | bit(self.taken_up, TAKEN_UP)
+        bit(self.begins, BEGINS) | bit(self.backlog, BACKLOG) | bit(self.taken_up, TAKEN_UP) | bit(self.full, FULL)
     }
 
     fn of(bits: u8) -> Self {
-        Busy { begins: bits & BEGINS > 0, backlog: bits & BACKLOG > 0, taken_up: bits & TAKEN_UP > 0 }
+        Busy { begins: bits & BEGINS > 0, backlog: bits & BACKLOG > 0, taken_up: bits & TAKEN_UP > 0, full: bits & FULL > 0 }
     }
 }
 

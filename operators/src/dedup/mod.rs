@@ -188,7 +188,8 @@ impl Memory {
             }
         }
         seen.evict(0);
-        let parked = process.heritage.parked.iter().filter(|head| head.cause != Cause::Rejected);
+        let parked = process.heritage.parked();
+        let parked = parked.iter().filter(|head| head.cause != Cause::Rejected);
         let parked = parked.map(|head| (head.hash, Settled { position: head.position, time_ms: Some(head.time_ms) }));
         let noted = process.heritage.outcomes_by_change().map(|(hash, position)| (hash, Settled { position, time_ms: None }));
         let mut settled: HashMap<ChangeHash, Vec<Settled>> = HashMap::new();

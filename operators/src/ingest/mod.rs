@@ -93,8 +93,10 @@ pub fn ingest<'s>(
         process.clock.register(wake.clone());
         let (parked_post, parked_inbox) = mailbox::<(Epoch, usize)>(&wake);
         let mut parking = Parking::new();
-        let rejected_heads = process.heritage.parked.iter().filter(|head| head.cause == Cause::Rejected);
+        let parked_heads = process.heritage.parked();
+        let rejected_heads = parked_heads.iter().filter(|head| head.cause == Cause::Rejected);
         let mut parked_before: HashSet<Position> = rejected_heads.map(|head| head.position).collect();
+        drop(parked_heads);
         let keeper = process.keeper.clone();
         // Parks rejected lines. Their epoch is held until they are durable.
         let mut park = move |rejected: Vec<Rejected>, epoch, capability: &Capability<Epoch>, parking: &mut Parking| {

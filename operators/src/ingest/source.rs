@@ -189,6 +189,7 @@ impl Rejected {
             parked_at_ms: crate::epoch::unix_ms(),
             hash: 0,
             change,
+            history: Default::default(),
         }
     }
 }

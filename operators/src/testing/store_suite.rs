@@ -12,8 +12,8 @@ use rand::{Rng, SeedableRng};
 
 use crate::change::{Change, Operation, Parts};
 use crate::checkpoint::store::{
-    Cause, ChangeHash, CheckpointStore, CutBackFile, Group, Note, Outcome, Parked, ParkedHead, ParkedId, Resolution, Resolved,
-    Save, StateSegment,
+    Cause, ChangeHash, CheckpointStore, CutBackFile, Group, History, Note, Outcome, Parked, ParkedHead, ParkedId, Resolution,
+    Resolved, Save, StateSegment,
 };
 use crate::error::Result;
 use crate::position::{Epoch, PartitionId, Position, ResumeToken};
@@ -444,6 +444,11 @@ fn parked(id: ParkedId, action: &str, random: &mut SmallRng, size: usize) -> Par
         parked_at_ms: random.random(),
         hash: random.random(),
         change: Change::new(Bytes::new(), position, parts).expect("all names are short"),
+        history: History {
+            response: random.random::<bool>().then(|| "busy".to_owned()),
+            rounds: random.random_range(0..3),
+            ..History::default()
+        },
     }
 }
 
@@ -555,7 +560,7 @@ impl View {
             save: restored.checkpoint,
             state: restored.state,
             notes,
-            heads: restored.parked,
+            heads: restored.parked.into_iter().map(|head| ParkedHead { bytes: 0, ..head }).collect(),
             parked,
             next_parked: restored.next_parked,
             resolved: restored.resolved,

@@ -113,9 +113,9 @@ pub struct Paused {
     pub worker: usize,
     /// Since when.
     pub since: u64,
-    /// By what: `changes` or `bytes`, the limit of the window that is reached.
+    /// By what: `changes` or `bytes`, the limit of the window that is reached; or `parked`, as much stands parked as may be.
     pub by: String,
-    /// What is under way, in the unit of `by`.
+    /// What is under way, in the unit of `by`; or how many changes stand parked.
     pub in_flight: u64,
     /// The limit, in the unit of `by`.
     pub limit: u64,
@@ -139,6 +139,11 @@ pub struct SourceState {
 impl Paused {
     pub(super) fn new(reader: &ReaderStats, since: u64, window: &InFlight) -> Self {
         let (units_max, bytes_max) = window.limits();
+        if let Some(shelves) = window.full_shelves() {
+            let ((records, _), most) = (shelves.sums(), shelves.bound().records);
+            let by = "parked".to_owned();
+            return Paused { source: reader.source.clone(), worker: reader.worker, since, by, in_flight: records, limit: most };
+        }
         let (by, in_flight, limit) = match window.bytes() >= bytes_max {
             true => ("bytes".to_owned(), window.bytes(), bytes_max),
             false => ("changes".to_owned(), window.units(), units_max),
@@ -227,6 +232,19 @@ impl fmt::Display for Why {
             (None, _) => write!(f, "the run is ending")?,
         }
         for paused in &self.paused {
+            if paused.by == "parked" {
+                write!(
+                    f,
+                    "\nsource {} (worker {}) has been paused for {}: {} changes stand parked, of at most {} (parked_max, parked_max_mib); \
+                     `parked list` shows them, `parked retry` and `parked drop` make room",
+                    paused.source,
+                    paused.worker,
+                    Ago(now, paused.since),
+                    paused.in_flight,
+                    paused.limit,
+                )?;
+                continue;
+            }
             write!(
                 f,
                 "\nsource {} (worker {}) has been paused for {}: {} of {} {} are under way",

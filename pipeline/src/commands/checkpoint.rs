@@ -28,7 +28,7 @@ pub(crate) fn show(inspection: &dyn Inspect) {
     say!("pipeline   {}\ngeneration {}", inspection.pipeline(), inspection.generation());
     say!("kept in    {}", inspection.medium());
     say!("ledger     {}", counted(inspection.notes() as u64, "outcome above the mark", "outcomes above the mark"));
-    say!("parked     {}", counted(inspection.parked_heads().len() as u64, "change", "changes"));
+    say!("parked     {}", counted(inspection.parked_count(), "change", "changes"));
     let Some(save) = inspection.checkpoint() else {
         say!("save       none yet: the next run begins at the beginning, and skips what the ledger holds");
         return;

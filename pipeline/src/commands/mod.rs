@@ -68,10 +68,10 @@ fn inspect(name: &str, matches: &ArgMatches) -> Result<(Arc<dyn StorePlace>, Box
 }
 
 /// A table with one line per row.
-fn table<const N: usize>(header: [&str; N]) -> Table {
+fn table<'h>(header: impl IntoIterator<Item = &'h str>) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).remove_style(TableComponent::HorizontalLines);
-    table.remove_style(TableComponent::MiddleIntersections).set_header(header);
+    table.remove_style(TableComponent::MiddleIntersections).set_header(header.into_iter().collect::<Vec<_>>());
     table
 }
 

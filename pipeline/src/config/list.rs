@@ -131,6 +131,7 @@ const PROCESSES: &str = "Processes";
 const CHECKPOINTS: &str = "Checkpoints";
 const IN_FLIGHT: &str = "In flight";
 const ACTIONS: &str = "Actions";
+const PARKED: &str = "Parked";
 const LOOKUPS: &str = "Lookups";
 const DEDUP: &str = "Dedup";
 const MONITOR: &str = "Monitor and log";
@@ -353,6 +354,33 @@ pub const SETTINGS: &[Setting] = &[
         usual: AS_PIPELINE,
         meaning: "Let actions that call others go to addresses that are not public: loopback, private networks, link-local",
         part: Some((PartKind::Action, "allow_private")),
+        ..PLAIN
+    },
+    Setting {
+        name: "parked_max",
+        heading: PARKED,
+        kind: whole("changes", 1, u32::MAX as u64),
+        usual: Usual::Is("1000000"),
+        meaning: "Changes that may stand parked; at the bound parked_full says what happens",
+        ..PLAIN
+    },
+    Setting {
+        name: "parked_max_mib",
+        heading: PARKED,
+        kind: whole("MiB", 1, 1_048_576),
+        usual: Usual::Is("4096"),
+        meaning: "MiB of changes that may stand parked, about; likewise",
+        ..PLAIN
+    },
+    Setting {
+        name: "parked_full",
+        heading: PARKED,
+        kind: Kind::Word(&[
+            ("pause", "sources do not read until there is room; health, why and the log say so"),
+            ("stop", "the run ends and says so; the next one carries out what was asked of parked changes first"),
+        ]),
+        usual: Usual::Is("pause"),
+        meaning: "What happens when as much stands parked as may be: pause or stop; nothing is dropped",
         ..PLAIN
     },
     Setting {

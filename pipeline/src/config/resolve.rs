@@ -9,7 +9,7 @@ use highwater_operators::cluster::form::Secret;
 use super::tuning::Tuning;
 use super::{Kind, Listen, Origin, PartKind, Preset, SETTINGS, Setting, Usual, Value, file, flags, nearest, setting};
 use crate::log::LogSettings;
-use crate::settings::{ReportKind, Settings};
+use crate::settings::{ParkedFull, ReportKind, Settings};
 use crate::store::StoreName;
 
 /// The variable of the secret that all processes must know.
@@ -267,6 +267,12 @@ impl Effective {
             checkpoint_interval: self.whole("checkpoint_interval"),
             in_flight_changes: self.whole("in_flight_changes").unwrap_or(usual.in_flight_changes),
             in_flight_mib: self.whole("in_flight_mib").unwrap_or(usual.in_flight_mib),
+            parked_max: self.whole("parked_max").unwrap_or(usual.parked_max),
+            parked_max_mib: self.whole("parked_max_mib").unwrap_or(usual.parked_max_mib),
+            parked_full: match word("parked_full") {
+                "stop" => ParkedFull::Stop,
+                _ => ParkedFull::Pause,
+            },
             until_idle: match self.value("until_idle") {
                 Some((Value::Time(time), _)) => time,
                 _ => None,

@@ -10,6 +10,7 @@
 //! | `/api/status` | what `status` prints |
 //! | `/api/books` | the books of every action and source |
 //! | `/api/why` | what holds the mark |
+//! | `POST /api/parked` | lists, counts, retries, edits and drops parked changes; for whoever has the token of the notice |
 
 mod fresh;
 pub mod guards;
@@ -18,6 +19,7 @@ mod list;
 mod listen;
 pub(crate) mod notice;
 pub(crate) mod pages;
+pub(crate) mod parked;
 mod rates;
 mod server;
 pub mod status;
@@ -32,6 +34,7 @@ use highwater_operators::checkpoint::place::Letters;
 pub use self::list::metrics_page;
 pub(crate) use self::listen::Bound;
 pub(crate) use self::watched::Watched;
+use crate::clerk::Desk;
 
 /// Where the monitor listens if nobody says anything: there, or at the next free port above.
 pub const USUAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
@@ -44,13 +47,14 @@ pub(crate) struct Monitor {
 
 impl Monitor {
     /// Begins to serve, says where, and leaves a notice in the checkpoint store for the commands.
-    pub(crate) fn start(bound: Bound, watched: Arc<Watched>, letters: Option<Arc<dyn Letters>>) -> Result<Self> {
+    pub(crate) fn start(bound: Bound, watched: Arc<Watched>, letters: Option<Arc<dyn Letters>>, desk: Desk) -> Result<Self> {
         let notice = notice::Notice::new(&bound, &watched);
         crate::log::announce(format_args!("monitor at {}", notice.url));
         if !bound.address.ip().is_loopback() {
             crate::log::warn(format_args!("whoever reaches {} can read the monitor: it asks for no password", bound.address));
         }
-        let server = server::Server::start(bound, watched)?;
+        let office = parked::Office { desk, token: notice.token.clone() };
+        let server = server::Server::start(bound, watched, office)?;
         // Without the notice everything works but the commands, and those take --url.
         let post =
             |letters| notice.post(letters).map_err(|error| tracing::warn!(%error, "cannot leave a notice for `status`")).ok();

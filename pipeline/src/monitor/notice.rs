@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Bound, Watched};
 
 /// Where a monitor is, and whose.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Notice {
     /// Its address, as a URL.
     pub url: String,
@@ -23,6 +23,9 @@ pub(crate) struct Notice {
     pub generation: u64,
     /// When it began to serve, in Unix milliseconds.
     pub started_ms: u64,
+    /// Whoever has it may give commands about parked changes, and read them. Notices of earlier programs have none.
+    #[serde(default)]
+    pub token: String,
 }
 
 /// A notice that hangs as long as this lives, unless another run hangs its own.
@@ -39,6 +42,7 @@ impl Notice {
             pipeline: watched.process.limits.pipeline.clone(),
             generation: watched.process.generation,
             started_ms: unix_ms(),
+            token: format!("{:032x}", rand::random::<u128>()),
         }
     }
 

@@ -42,7 +42,7 @@ pub(super) fn router(watched: Arc<Watched>) -> Router {
         .route("/api/books", get(async |State(pipeline): Pipeline| json(&pipeline.books())))
         .route("/api/why", get(why))
         .fallback(async || (StatusCode::NOT_FOUND, "there is nothing here; / lists what there is\n"))
-        .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "the monitor only tells: GET\n"))
+        .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "this page only tells: GET\n"))
         .layer(map_response(move |response: Response| {
             let run = run.clone();
             async move { ([(RUN, run)], response) }

@@ -11,7 +11,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{Bound, Watched, pages};
+use super::parked::Office;
+use super::{Bound, Watched, pages, parked};
 
 /// Connections at once; more wait to be accepted.
 const CONNECTIONS_MAX: usize = 64;
@@ -28,7 +29,7 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn start(bound: Bound, watched: Arc<Watched>) -> Result<Self> {
+    pub(super) fn start(bound: Bound, watched: Arc<Watched>, office: Office) -> Result<Self> {
         let failed = |error| Error::stop("cannot start the monitor; --listen none does without").because(error);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -41,7 +42,7 @@ impl Server {
             runtime.block_on(async move {
                 let serve = async {
                     match TcpListener::from_std(bound.listener) {
-                        Ok(listener) => serve(listener, watched.clone()).await,
+                        Ok(listener) => serve(listener, watched.clone(), office).await,
                         Err(error) => tracing::error!(%error, "the monitor cannot listen"),
                     }
                 };
@@ -76,9 +77,9 @@ async fn look(watched: &Watched) {
     }
 }
 
-async fn serve(listener: TcpListener, watched: Arc<Watched>) {
+async fn serve(listener: TcpListener, watched: Arc<Watched>, office: Office) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let router = pages::router(watched);
+    let router = pages::router(watched).merge(parked::router(office));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
         match listener.accept().await {

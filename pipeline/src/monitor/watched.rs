@@ -80,6 +80,8 @@ impl Watched {
             Some("the run is draining".to_owned())
         } else if self.still(now) > self.stall_after {
             Some(format!("the mark has stood still for more than {after} (stall_after) with work under way"))
+        } else if let Some(complaint) = process.keeper.shelves().complaint() {
+            Some(complaint)
         } else if Duration::from_millis(unsaved) > self.stall_after {
             Some(format!("what is done could not be saved for more than {after} (stall_after)"))
         } else {

@@ -16,7 +16,7 @@ use highwater_operators::checkpoint::place::{Letters, OpenStore, Seat, StorePlac
 use highwater_operators::checkpoint::read_so_far::ReadSoFar;
 use highwater_operators::checkpoint::requests::Request;
 use highwater_operators::checkpoint::store::{
-    Cause, CheckpointStore, CutBackFile, Group, ParkedHead, Resolution, Resolved, Restored,
+    Cause, CheckpointStore, CutBackFile, Group, Parked, ParkedHead, Resolution, Resolved, Restored,
 };
 use highwater_operators::cluster::Cluster;
 use highwater_operators::halt::Halt;
@@ -26,6 +26,7 @@ use highwater_operators::in_flight::InFlight;
 use highwater_operators::ingest::source::Known;
 use highwater_operators::ingest::{Partition, Source};
 use highwater_operators::metrics::{COMMIT_DURATION, Metrics};
+use highwater_operators::parked::{Bound, Shelves};
 use highwater_operators::process::{Limits, Process};
 use highwater_operators::{Error, Result};
 use parking_lot::Mutex;
@@ -107,8 +108,8 @@ fn begin(name: &str, plan: &Plan, place: &dyn StorePlace, seat: Seat, halt: &Hal
     let named = name_partitions(&sources)?;
     let bytes = bytes_to_read(plan, &named, &restored);
     let partitions = number_partitions(&mut *store, &mut restored, &sources, &named)?;
-    for action in plan.actions.keys() {
-        restored.actions.insert(action.clone(), store.action(action)?);
+    for (action, _) in plan.actions_and_hooks() {
+        restored.actions.insert(action.to_owned(), store.action(action)?);
     }
     let files = restored.checkpoint.as_ref().map(|save| save.files.clone()).unwrap_or_default();
     cut_back(plan, &files, restored.generation)?;
@@ -121,8 +122,8 @@ fn join(name: &str, plan: &Plan, place: &dyn StorePlace, seat: Seat, cluster: &C
     let welcome = cluster.welcomed()?;
     let OpenStore { mut store, letters, lease, scratch } = place.join(name, welcome.generation, seat)?;
     let mut restored = store.restore()?;
-    for action in plan.actions.keys() {
-        restored.actions.insert(action.clone(), store.action(action)?);
+    for (action, _) in plan.actions_and_hooks() {
+        restored.actions.insert(action.to_owned(), store.action(action)?);
     }
     let sources = bind_sources(plan, &restored)?;
     let partitions = taken(welcome, &sources, cluster)?;
@@ -172,8 +173,8 @@ fn open_formed(
         _ => Exposition::gather(name),
     };
     let commits = metrics.histogram(&COMMIT_DURATION, "");
-    let (keeper, keeper_thread) =
-        Keeper::start(store, ParkedIds::of(&restored), restored.resolved.clone(), halt.clone(), commits);
+    let (ids, resolved, shelves) = (ParkedIds::of(&restored), restored.resolved.clone(), shelves(settings, &cluster, &restored));
+    let (keeper, keeper_thread) = Keeper::start(store, ids, resolved, shelves, halt.clone(), commits);
     let (sink_writer, writer_thread) = SinkWriter::start(files, in_flight.clone(), halt.clone());
     let limits = Limits {
         pipeline: name.to_owned(),
@@ -319,32 +320,56 @@ fn global_ids(plan: &Plan, partitions: &Partitions) -> Vec<bool> {
     global
 }
 
+/// What stands parked of this process' own, and how much of that there may be.
+fn shelves(settings: &Settings, cluster: &Cluster, restored: &Restored) -> Shelves {
+    let place = cluster.place();
+    let share = |whole: u64| place.share(usize::try_from(whole).unwrap_or(usize::MAX)) as u64;
+    let bound = Bound { records: share(settings.parked_max), bytes: share(settings.parked_max_mib << 20) };
+    let owner = |head: &ParkedHead| if head.cause == Cause::Rejected { 0 } else { place.owner_of(head.key_hash) };
+    Shelves::of(restored.parked.iter().filter(|head| owner(head) == place.process), bound)
+}
+
+/// Records that are dropped in one group at most.
+const DROPPED_TOGETHER: usize = 1_000;
+
 /// Carries out requests to drop what is parked for actions that the pipeline has no more: no worker would.
 fn drop_orphans(store: &mut dyn CheckpointStore, letters: &dyn Letters, plan: &Plan, restored: &mut Restored) -> Result {
-    let mut group = Group::default();
-    let mut done = Vec::new();
-    for (asked, request) in letters.pending()? {
-        let Request::Drop { id } = request else { continue };
-        let orphan =
-            |head: &ParkedHead| head.id == id && head.cause != Cause::Rejected && !plan.actions.contains_key(&head.action);
-        if let Some(place) = restored.parked.iter().position(orphan) {
-            let action = restored.parked.remove(place).action;
-            restored.resolved.entry(action.clone()).or_default().1 += 1;
-            group.resolved.push(Resolved { id, action, resolution: Resolution::Dropped });
-            done.push(asked);
+    let is_orphan = |action: &str, cause: Cause| cause != Cause::Rejected && !plan.has_action(action);
+    let mut gone = BTreeSet::new();
+    if restored.parked.iter().any(|head| is_orphan(&head.action, head.cause)) {
+        for (asked, request) in letters.pending()? {
+            if request.verb() != "drop" {
+                continue;
+            }
+            let (filter, mut next) = (request.filter(), Some(0));
+            while let Some(after) = next {
+                let page = store.parked_page(&filter, after, DROPPED_TOGETHER)?;
+                next = page.next;
+                let orphans = page.records.into_iter().filter(|parked| is_orphan(&parked.action, parked.cause));
+                let resolved = orphans.map(|Parked { id, action, .. }| Resolved { id, action, resolution: Resolution::Dropped });
+                let group = Group { resolved: resolved.collect(), ..Group::default() };
+                store.commit(&group)?;
+                for resolved in group.resolved {
+                    gone.insert(resolved.id);
+                    restored.resolved.entry(resolved.action).or_default().1 += 1;
+                }
+            }
+            if let Request::Drop { id } = request
+                && gone.contains(&id)
+            {
+                letters.remove(&asked)?;
+            }
         }
     }
-    if !group.resolved.is_empty() {
-        store.commit(&group)?;
-    }
-    done.iter().try_for_each(|asked| letters.remove(asked))
+    restored.parked.retain(|head| !gone.contains(&head.id));
+    Ok(())
 }
 
 /// An action that still has parked changes must not vanish under them.
 fn check_actions(plan: &Plan, restored: &Restored) -> Result {
     let mut orphaned: BTreeMap<&str, u64> = BTreeMap::new();
     for head in restored.parked.iter().filter(|head| head.cause != Cause::Rejected) {
-        if !plan.actions.contains_key(&head.action) {
+        if !plan.has_action(&head.action) {
             *orphaned.entry(&head.action).or_default() += 1;
         }
     }
@@ -366,11 +391,11 @@ fn take_over_outcomes(
     halt: &Halt,
     runtime: &Handle,
 ) -> Result {
-    for (name, spec) in &plan.actions {
+    for (name, spec) in plan.actions_and_hooks() {
         if let Some(sink) = spec.transactional_sink() {
             let run = RunOf {
                 pipeline: pipeline.to_owned(),
-                action: name.clone(),
+                action: name.to_owned(),
                 generation: restored.generation,
                 state_id: restored.state_id,
                 process: 0,

@@ -393,6 +393,10 @@ impl Pipeline {
         // All that was read is folded into what the next save would hold, or waits.
         let folded =
             look.units > 0 || process.pace.frontier().is_none_or(|frontier| frontier > self.input.read_at(&process.clock));
+        // What a schedule tries again has been tried.
+        let shelves = process.keeper.shelves();
+        let tried = shelves.next_due().is_none_or(|due| due > process.clock.unix_ms()) && process.commands_in_hand() == 0;
+        let waits = waits && (tried || look.sleepers > 0);
         look.read == self.input.fed() && (!calling || !patient) && !saving && waits && folded
     }
 }

@@ -11,6 +11,7 @@ use highwater::operators::checkpoint::embedded::{DataDirectory, EmbeddedStore};
 use highwater::operators::checkpoint::lease::Lease;
 use highwater::operators::checkpoint::place::{Inspect, Letters, OpenStore, Seat, StorePlace};
 use highwater::operators::checkpoint::store::{CheckpointStore, Group, Parked, ParkedId, Restored};
+use highwater::operators::parked::{Filter, Page};
 use highwater::report::Report;
 use highwater::run::{Build, Control};
 use highwater::settings::Settings;
@@ -106,6 +107,10 @@ impl CheckpointStore for Shared {
 
     fn parked(&mut self, id: ParkedId) -> Result<Option<Parked>> {
         self.store.lock().parked(id)
+    }
+
+    fn parked_page(&mut self, filter: &Filter, after: ParkedId, most: usize) -> Result<Page> {
+        self.store.lock().parked_page(filter, after, most)
     }
 }
 

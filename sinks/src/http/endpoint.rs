@@ -220,10 +220,14 @@ impl Endpoint {
     /// An error of what a verdict means, to be tried again when the answer says so.
     pub(crate) fn error(&self, verdict: Verdict, answer: &Answer, text: impl std::fmt::Display) -> Error {
         let text = format!("{}: {text}", self.shown);
-        match (verdict, self.retry_after(answer)) {
+        let error = match (verdict, self.retry_after(answer)) {
             (Verdict::Retry, Some(wait)) => Error::retry(text).retry_after(wait),
             (Verdict::Retry, None) => Error::retry(text),
             _ => Error::park(text),
+        };
+        match answer.said().strip_prefix(": ") {
+            Some(response) => error.with_response(response),
+            None => error,
         }
     }
 }

@@ -21,19 +21,21 @@ use timely::dataflow::{Stream, StreamVec};
 
 use crate::action::again::{Again, Examiner, Reloaded};
 use crate::action::gate::{Gate, Verdict};
-use crate::action::operator::{ActionLines, Command, CommandKind, park};
+use crate::action::operator::{ActionLines, Command, CommandKind, Obeyed};
+use crate::action::parking::{Announced, Failure, Parking, failed_again};
 use crate::action::spec::{ActionSpec, Kind};
 use crate::action::stats::ActionStats;
 use crate::batches::ForEachEpoch;
 use crate::change::Change;
 use crate::checkpoint::keeper::Drafts;
 use crate::checkpoint::report::Report;
-use crate::checkpoint::store::{Cause, CutBackFile, Note, Outcome, ParkedId, Resolution, Resolved};
+use crate::checkpoint::store::{Cause, CutBackFile, Note, Outcome, Parked, ParkedId, Resolution, Resolved};
 use crate::error::Result;
 use crate::filter::Filters;
 use crate::guard::panic::guarded;
 use crate::metrics::ACTION_DURATION;
-use crate::offload::{Wake, mailbox};
+use crate::offload::{Post, Wake, mailbox};
+use crate::parked::edited;
 use crate::position::Epoch;
 use crate::process::Process;
 use crate::why::Hold;
@@ -80,6 +82,8 @@ enum Mail {
     Stored(Epoch, usize),
     Command(Command),
     Reloaded(Reloaded),
+    /// A record was replaced, durably.
+    Edited(ParkedId),
 }
 
 /// What one epoch has brought so far.
@@ -141,7 +145,7 @@ pub(crate) fn write<'s>(
                 let Some(capability) = capability.retain_least(out.output_index()) else { return };
                 let epoch = *capability.time();
                 let slot = open.entry(epoch).or_insert_with(|| Open::new(capability));
-                let mut drafts = Drafts::default();
+                let (mut drafts, mut announced, mut parked) = (Drafts::default(), Announced::default(), 0);
                 for batch in batches {
                     slot.changes += batch.len() as u64;
                     gate.judge(batch, |change, verdict| {
@@ -164,17 +168,20 @@ pub(crate) fn write<'s>(
                                     epoch,
                                     outcome: Outcome::Parked,
                                 });
-                                drafts.parked.push(park(&spec.name, cause, error, 1, hash, &change));
+                                let parking = Parking { change: &change, hash, attempts: 1, earlier: None };
+                                let record = parking.record(&process, &spec, Failure::new(cause, error));
+                                announced.add(&spec, &mut drafts, record, None);
+                                parked += 1;
                             }
                         }
                     });
                 }
-                let parked = drafts.parked.len();
                 if parked > 0 {
                     slot.parked += parked as u64;
                     slot.pending += parked;
-                    let post = post.clone();
-                    process.keeper.commit(drafts, move |_| {
+                    let (post, own, spec) = (post.clone(), process.clone(), spec.clone());
+                    process.keeper.commit(drafts, move |ids| {
+                        announced.pass_on(&own, &spec, &ids);
                         post.send(Mail::Stored(epoch, parked));
                     });
                 }
@@ -185,27 +192,49 @@ pub(crate) fn write<'s>(
                         open.get_mut(&epoch).expect("an epoch with parked changes pending is open").pending -= parked;
                         continue;
                     }
+                    Mail::Edited(id) => {
+                        if in_hand.remove(&id) {
+                            process.out_of_hand();
+                        }
+                        continue;
+                    }
                     Mail::Reloaded(reloaded) => examiner.reloaded(reloaded, &gate),
-                    Mail::Command(Command { parked, done, .. }) if !in_hand.insert(parked.id) => {
-                        drop(parked);
-                        done();
+                    Mail::Command(Command { parked, done, .. }) if in_hand.contains(&parked.id) => {
+                        done(Obeyed::UnderWay);
+                        continue;
+                    }
+                    Mail::Command(Command { parked, kind: CommandKind::Edit(row), done }) => {
+                        match edited(&parked, &row) {
+                            Err(why) => done(Obeyed::Refused(why)),
+                            Ok(record) => {
+                                in_hand.insert(record.id);
+                                process.in_hand();
+                                let (post, id) = (post.clone(), record.id);
+                                let drafts = Drafts { parked: vec![record], ..Drafts::default() };
+                                process.keeper.commit(drafts, move |_| {
+                                    post.send(Mail::Edited(id));
+                                    done(Obeyed::Done);
+                                });
+                            }
+                        }
                         continue;
                     }
                     Mail::Command(Command { parked, kind, done }) => {
+                        in_hand.insert(parked.id);
                         process.add_backlog(1);
-                        done();
+                        process.in_hand();
+                        done(Obeyed::Done);
                         match kind {
-                            CommandKind::Retry => examiner.examine(parked, &gate),
                             CommandKind::Drop => Again::Filtered(parked),
+                            _ => examiner.examine(parked, &gate),
                         }
                     }
                 };
                 // The end of a record goes into the checkpoint together with the length that holds its line.
                 let (parked, resolution) = match again {
                     Again::Asked => continue,
-                    Again::Failed(id) => {
-                        in_hand.remove(&id);
-                        process.settle_backlog(1);
+                    Again::Failed(parked, failure) => {
+                        replace(&process, &spec, &post, parked, failure);
                         continue;
                     }
                     Again::Ready(parked) => (parked, Resolution::Delivered),
@@ -213,13 +242,15 @@ pub(crate) fn write<'s>(
                 };
                 let Some(capability) = standing.as_ref() else { continue };
                 let slot = open.entry(*capability.time()).or_insert_with(|| Open::new(capability.clone()));
-                let written = resolution == Resolution::Dropped
-                    || matches!(encode(&*sink, &parked.change, &mut slot.bytes, &process, &spec), Verdict::Deliver);
-                if written {
-                    slot.ended.push(Report::Ended(Resolved { id: parked.id, action: parked.action, resolution }));
-                } else {
-                    in_hand.remove(&parked.id);
+                if resolution == Resolution::Delivered
+                    && let Verdict::Park(_, cause, error) = encode(&*sink, &parked.change, &mut slot.bytes, &process, &spec)
+                {
+                    replace(&process, &spec, &post, parked, Failure::new(cause, error));
+                    continue;
                 }
+                // What ends stays among those in hand until the checkpoint has it, so that nobody ends it twice.
+                slot.ended.push(Report::Ended(Resolved { id: parked.id, action: parked.action, resolution }));
+                process.out_of_hand();
                 process.settle_backlog(1);
             }
             match (frontier.frontier().first(), &mut standing) {
@@ -273,6 +304,16 @@ impl Open {
             handed_over: false,
         }
     }
+}
+
+/// A parked change has failed again: its record says so, and another command may come once that is durable.
+fn replace(process: &Arc<Process>, spec: &ActionSpec, post: &Post<Mail>, parked: Parked, failure: Failure) {
+    let parked = failed_again(process, spec, parked, failure);
+    let (post, own, id) = (post.clone(), process.clone(), parked.id);
+    process.keeper.commit(Drafts { parked: vec![parked], ..Drafts::default() }, move |_| {
+        post.send(Mail::Edited(id));
+        own.settle_backlog(1);
+    });
 }
 
 /// Encodes one change. What cannot be encoded leaves no trace in the buffer and is parked.

@@ -8,12 +8,12 @@
 use super::{Desk, Mail, Task};
 use crate::action::driver::{Answer, Called};
 use crate::action::handover::Handover;
-use crate::action::operator::park;
+use crate::action::parking::{Announced, Failure, Parking};
 use crate::action::spill::Waiting;
 use crate::action::transactional::Receipt;
 use crate::change::Change;
 use crate::checkpoint::keeper::Drafts;
-use crate::checkpoint::store::{Cause, ChangeHash, Note, Outcome, ParkedId, Resolution, Resolved};
+use crate::checkpoint::store::{Cause, ChangeHash, Note, Outcome, Parked, ParkedId, Resolution, Resolved};
 use crate::position::Epoch;
 
 /// Records taken up together at most.
@@ -94,7 +94,8 @@ impl Desk {
             epoch: task.epoch,
             outcome: Outcome::Parked,
         };
-        let record = park(&self.spec.name, Cause::Overflow, String::new(), 0, hash, &task.change);
+        let parking = Parking { change: &task.change, hash, attempts: 0, earlier: None };
+        let record = parking.record(&self.process, &self.spec, Failure::new(Cause::Overflow, ""));
         let drafts = Drafts { notes: vec![note], parked: vec![record], ..Drafts::default() };
         let post = self.post.clone();
         self.process.keeper.commit(drafts, move |ids| {
@@ -130,18 +131,21 @@ impl Desk {
         };
         let Called { slot, outcome, attempt, permit, receipt } = *called;
         let delivered = outcome.is_ok();
-        let mut drafts = Drafts::default();
+        let (mut drafts, mut announced) = (Drafts::default(), Announced::default());
         match outcome {
             Ok(()) => drafts.resolved.push(Resolved { id, action: self.spec.name.clone(), resolution: Resolution::Delivered }),
-            Err((cause, error)) => {
-                let mut record = park(&self.spec.name, cause, error, attempt, task.hash(&self.process), &task.change);
-                record.id = id;
-                drafts.parked.push(record);
+            Err(failure) => {
+                // It was set aside a moment ago, for lack of time; from now on it stands parked.
+                let parking = Parking { change: &task.change, hash: task.hash(&self.process), attempts: attempt, earlier: None };
+                let record = Parked { id, ..parking.record(&self.process, &self.spec, failure) };
+                announced.add(&self.spec, &mut drafts, record, None);
             }
         }
         self.waits.answered(1);
         let post = self.post.clone();
-        self.process.keeper.commit(drafts, move |_| {
+        let (process, spec) = (self.process.clone(), self.spec.clone());
+        self.process.keeper.commit(drafts, move |ids| {
+            announced.pass_on(&process, &spec, &ids);
             post.send(Mail::Answers(vec![if delivered { Answer::Delivered(vec![slot]) } else { Answer::Parked(slot) }]));
             drop(permit);
             receipt.into_iter().for_each(Receipt::settled);
@@ -153,7 +157,7 @@ impl Desk {
         if changes.is_empty() {
             return;
         }
-        let mut drafts = Drafts::default();
+        let (mut drafts, mut announced) = (Drafts::default(), Announced::default());
         let mut keys = Vec::with_capacity(changes.len());
         for (change, hash, cause, error, returns) in changes {
             keys.push((change.key_hash(), returns));
@@ -164,11 +168,15 @@ impl Desk {
                 epoch,
                 outcome: Outcome::Parked,
             });
-            drafts.parked.push(park(&self.spec.name, cause, error, 0, hash, &change));
+            let parking = Parking { change: &change, hash, attempts: 0, earlier: None };
+            let record = parking.record(&self.process, &self.spec, Failure::new(cause, error));
+            announced.add(&self.spec, &mut drafts, record, None);
         }
-        let post = self.post.clone();
+        let (post, process, spec) = (self.post.clone(), self.process.clone(), self.spec.clone());
         self.process.keeper.commit(drafts, move |ids| {
-            let stored = ids.into_iter().zip(keys);
+            announced.pass_on(&process, &spec, &ids);
+            let own = ids.into_iter().enumerate().filter(|(place, _)| !announced.is_for_hook(*place)).map(|(_, id)| id);
+            let stored = own.zip(keys);
             // A record that does not come back is told with id 0.
             let waiting = stored.map(|(id, (key, returns))| Waiting { id: if returns { id } else { 0 }, key }).collect();
             let _ = post.send(Mail::Stored(epoch, waiting));
@@ -202,6 +210,7 @@ impl Desk {
             let task = self.tasks.remove(slot);
             match task.resolves {
                 Some(id) => {
+                    self.back_in_line(id);
                     self.spill.back(Waiting { id, key });
                     self.process.settle_backlog(1);
                     self.records -= 1;
@@ -240,7 +249,8 @@ impl Desk {
         self.taking_up = true;
         let waiting = self.spill.take(TAKEN_UP_MAX.min(room - self.records));
         let post = self.post.clone();
-        let ids = waiting.iter().map(|waiting| waiting.id).collect();
+        let ids: Vec<ParkedId> = waiting.iter().map(|waiting| waiting.id).collect();
+        self.taking.extend(&ids);
         self.process.keeper.read_parked(ids, move |found| {
             post.send(Mail::Taken(waiting, found));
         });

@@ -24,9 +24,10 @@ use timely::dataflow::{Stream, StreamVec};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 
-pub use self::command::{Command, CommandKind};
+pub(crate) use self::command::announce;
+pub use self::command::{Command, CommandKind, Obeyed};
 use crate::action::again::{Examiner, Reloaded};
-use crate::action::call::{Delivery, Scope};
+use crate::action::call::{Delivery, Earlier, Scope};
 use crate::action::driver::{Answer, Called, Driver, Job};
 use crate::action::gate::{Gate, Verdict};
 use crate::action::handover::Handover;
@@ -76,11 +77,6 @@ impl ActionLines {
     }
 }
 
-/// A record of a change that is set aside.
-pub(crate) fn park(action: &str, cause: Cause, error: String, attempts: u32, hash: ChangeHash, change: &Change) -> Parked {
-    Parked { id: 0, action: action.to_owned(), cause, error, attempts, parked_at_ms: unix_ms(), hash, change: change.detached() }
-}
-
 /// What one action shares among the workers of a process.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounds {
@@ -99,8 +95,8 @@ struct Task {
     key: u64,
     /// The parked record it was taken up from, or that was made of it while it was called.
     resolves: Option<ParkedId>,
-    /// The hash it was parked under, if it was.
-    known_hash: Option<Box<ChangeHash>>,
+    /// What is known of it from that record, if it was taken up.
+    earlier: Option<Arc<Earlier>>,
     /// There is one from the moment the change is handed over.
     handover: Option<Handover>,
     /// Whether it was set aside while it was called: its record is durable, or on its way.
@@ -112,11 +108,11 @@ struct Task {
 impl Task {
     fn new(change: Change, epoch: Epoch) -> Self {
         let key = change.key_hash();
-        Task { change, epoch, key, resolves: None, known_hash: None, handover: None, is_aside: false, called: None }
+        Task { change, epoch, key, resolves: None, earlier: None, handover: None, is_aside: false, called: None }
     }
 
     fn hash(&self, process: &Process) -> ChangeHash {
-        self.known_hash.as_ref().map_or_else(|| process.hasher.hash(&self.change), |hash| **hash)
+        self.earlier.as_ref().map_or_else(|| process.hasher.hash(&self.change), |earlier| earlier.hash)
     }
 }
 
@@ -138,6 +134,10 @@ enum Mail {
     Taken(Vec<Waiting>, Vec<Parked>),
     Command(Command),
     Reloaded(Reloaded),
+    /// A record that was set aside for this action, a hook, is durable.
+    Announced(Waiting),
+    /// A command is carried out, durably: another one may come.
+    Obeyed(ParkedId),
 }
 
 /// Delivers a stream of changes to an action that is called.
@@ -212,11 +212,15 @@ struct Desk {
     open: BTreeMap<Epoch, Open>,
     spill: Spill,
     taking_up: bool,
+    /// Records that are being read to be taken up.
+    taking: HashSet<ParkedId>,
     /// Tasks whose change is a parked record, or becomes one: they are not what the window is for.
     records: usize,
     examiner: Examiner,
     /// Parked records that a person's command is being carried out on, so that a second command does nothing.
     in_hand: HashSet<ParkedId>,
+    /// Of these, records that went behind a held key, from where they are taken up by themselves.
+    in_line: HashSet<ParkedId>,
 }
 
 impl Desk {
@@ -231,11 +235,12 @@ impl Desk {
         let number = process.heritage.actions.get(&spec.name).copied().unwrap_or_default();
         let workers = process.cluster.place().peers();
         let mut spill = Spill::default();
-        let heads = process.heritage.parked.iter();
-        let mine = heads.filter(|head| head.action == spec.name && owns(head.key_hash, index, workers));
+        let heads = process.heritage.parked();
+        let mine = heads.iter().filter(|head| head.action == spec.name && owns(head.key_hash, index, workers));
         process.add_backlog(spill.restore(mine, spec.hold));
         let command = post.clone();
         Command::receive(process, &spec.name, index, command.map(Mail::Command));
+        command::receive_announcements(process, &spec.name, index, command.map(Mail::Announced));
         let examiner = Examiner { process: process.clone(), filters: bounds.filters.clone(), post: post.map(Mail::Reloaded) };
         let driver = Driver::new(process, spec, number, &bounds.permits, post.map(Mail::Answers));
         Desk {
@@ -259,9 +264,11 @@ impl Desk {
             open: BTreeMap::new(),
             spill,
             taking_up: false,
+            taking: HashSet::new(),
             records: 0,
             examiner,
             in_hand: HashSet::new(),
+            in_line: HashSet::new(),
         }
     }
 
@@ -356,6 +363,7 @@ impl Desk {
             Mail::StoredCalled(slot, id) => self.stored_called(slot, id),
             Mail::Taken(asked, found) => {
                 self.taking_up = false;
+                self.taking.clear();
                 for waiting in &asked {
                     self.spill.entered(waiting.key);
                 }
@@ -377,14 +385,16 @@ impl Desk {
                 let again = self.examiner.reloaded(reloaded, &self.gate);
                 self.try_again(again);
             }
+            Mail::Announced(waiting) => self.announced(waiting),
+            Mail::Obeyed(id) => self.out_of_hand(id),
         }
     }
 
     fn enter_parked(&mut self, parked: Parked) {
         self.records += 1;
         self.process.taken_up();
-        let (resolves, known_hash) = (Some(parked.id), Some(Box::new(parked.hash)));
-        self.enter(Task { resolves, known_hash, ..Task::new(parked.change, 0) });
+        let (resolves, earlier) = (Some(parked.id), Some(Arc::new(Earlier::of(&parked))));
+        self.enter(Task { resolves, earlier, ..Task::new(parked.change, 0) });
     }
 
     /// Hands over what may run now.
@@ -438,8 +448,8 @@ impl Desk {
             let task = &mut tasks[slot];
             let handover = spare.pop().unwrap_or_default();
             task.handover = Some(handover.clone());
-            let (change, known_hash) = (task.change.clone(), task.known_hash.clone());
-            let delivery = Delivery { change, scope: scope.clone(), known_hash, attempt: 0 };
+            let (change, earlier) = (task.change.clone(), task.earlier.clone());
+            let delivery = Delivery { change, scope: scope.clone(), earlier, attempt: 0 };
             Job { slot, delivery, epoch: task.epoch, resolves: task.resolves, handover, waits: false }
         });
         let jobs: Vec<Job> = jobs.collect();

@@ -86,7 +86,7 @@ impl Desk {
                 self.process.in_flight.give_back(1);
             }
             Some(id) => {
-                self.in_hand.remove(&id);
+                self.out_of_hand(id);
                 if delivered {
                     self.process.add_backlog(self.spill.release(task.key));
                 }

@@ -122,7 +122,7 @@ mod tests {
 
     fn head(id: u64, action: &str, hash: u128, at: u64) -> ParkedHead {
         let (action, cause) = (action.to_owned(), Cause::Failed);
-        ParkedHead { id, action, cause, hash, key_hash: 0, position: place(at), time_ms: 0 }
+        ParkedHead { id, action, cause, hash, key_hash: 0, position: place(at), time_ms: 0, bytes: 0 }
     }
 
     #[test]

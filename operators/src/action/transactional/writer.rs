@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::outcomes::{self, Entry};
 use super::{RunOf, Shared, Transaction, TransactionalSink};
 use crate::action::driver::{Again, Driver, Finished, Job};
+use crate::action::parking::Failure;
 use crate::action::spec::ActionSpec;
 use crate::checkpoint::store::Cause;
 use crate::error::{Error, ErrorKind};
@@ -43,12 +44,12 @@ impl Driver {
                     receipt.settled();
                 }
                 Err(Refusal::Stopped) => return,
-                Err(Refusal::Because(_, _)) if jobs.len() > 1 => {
+                Err(Refusal::Because(_)) if jobs.len() > 1 => {
                     let second = jobs.split_off(jobs.len() / 2);
                     parts.extend([second, jobs]);
                 }
-                Err(Refusal::Because(cause, why)) => {
-                    let culprit = jobs.into_iter().map(|job| Finished { job, outcome: Err((cause, why.clone())), permit: None });
+                Err(Refusal::Because(why)) => {
+                    let culprit = jobs.into_iter().map(|job| Finished { job, outcome: Err(why.clone()), permit: None });
                     self.settle(culprit.collect(), None, None);
                 }
             }
@@ -79,7 +80,7 @@ impl Driver {
                     *self.stats.trouble.lock() = None;
                     return Ok(());
                 }
-                Ok(Err(panic)) => return Err(Refusal::Because(Cause::Panicked, panic)),
+                Ok(Err(panic)) => return Err(Refusal::Because(Failure::new(Cause::Panicked, panic))),
                 Ok(Ok(Err(error))) => error,
                 Err(_) => Error::retry(format!("{}: no answer within {:?}", shared.sink.place(), self.spec.timeout)),
             };
@@ -91,7 +92,7 @@ impl Driver {
                     }
                     self.wait(jobs, Again::after(&error)).await;
                 }
-                ErrorKind::Park => return Err(Refusal::Because(Cause::Failed, error.to_string())),
+                ErrorKind::Park => return Err(Refusal::Because(Failure::of(&error))),
                 ErrorKind::Stop => {
                     self.process.halt.fail(error.context(format!("action \"{}\"", self.spec.name)));
                     return Err(Refusal::Stopped);
@@ -104,7 +105,7 @@ impl Driver {
 /// Why a transaction is not committed, and will not be as it is.
 enum Refusal {
     /// Some change in it is the cause.
-    Because(Cause, String),
+    Because(Failure),
     /// The process ends.
     Stopped,
 }

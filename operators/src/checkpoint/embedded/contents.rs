@@ -18,6 +18,13 @@ pub(super) struct Place {
     pub(super) attachment: Attachment,
 }
 
+impl Place {
+    /// The head of the record that stands here, with its size.
+    pub(super) fn sized(&self, head: &ParkedHead) -> ParkedHead {
+        ParkedHead { bytes: self.attachment.length, ..head.clone() }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
     pub(super) save: u64,

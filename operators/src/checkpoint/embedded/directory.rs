@@ -1,7 +1,9 @@
 //! The data directory as a place for checkpoints, and for letters.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use crate::checkpoint::place::{Inspect, Letters, OpenStore, Seat, StorePlace};
 use crate::checkpoint::requests::{Request, RequestId, leave_request, pending_requests, remove_request, request_path};
 use crate::checkpoint::store::{Parked, ParkedHead, ParkedId, Save};
 use crate::error::{Error, Result};
+use crate::parked::{Filter, Page};
 use crate::position::PartitionId;
 
 /// The name of the notice's file. It is JSON, and people read it too.
@@ -87,13 +90,18 @@ impl Letters for DataDirectory {
         remove_request(&request_path(&self.0, id))
     }
 
-    /// Writes it, whole at once. Not synced: after a power cut nothing runs that it could tell of.
+    /// Writes it, whole at once, for its owner alone: it holds a token. Not synced: after a power cut nothing runs that it could tell
+    /// of.
     fn post(&self, notice: &str) -> Result {
         let path = self.0.join(NOTICE);
         let unfinished = self.0.join(format!(".{NOTICE}.{}", std::process::id()));
-        fs::write(&unfinished, notice)
-            .and_then(|()| fs::rename(&unfinished, &path))
-            .map_err(|error| Error::stop(format!("cannot write {}", path.display())).because(error))
+        let write = || {
+            let _ = fs::remove_file(&unfinished);
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+            file.write_all(notice.as_bytes())?;
+            fs::rename(&unfinished, &path)
+        };
+        write().map_err(|error| Error::stop(format!("cannot write {}", path.display())).because(error))
     }
 
     fn notice(&self) -> Option<String> {
@@ -144,6 +152,14 @@ impl Inspect for Inspection {
 
     fn parked(&self, id: ParkedId) -> Result<Option<Parked>> {
         self.parked(id)
+    }
+
+    fn parked_page(&self, filter: &Filter, after: ParkedId, most: usize) -> Result<Page> {
+        self.parked_page(filter, after, most)
+    }
+
+    fn parked_count(&self) -> u64 {
+        self.parked_heads().len() as u64
     }
 
     fn notes(&self) -> usize {

@@ -5,10 +5,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::store::{ChangeHash, CutBackFile, Group, Note, Parked, ParkedHead, ParkedId, Resolved, Save};
+use crate::checkpoint::record::encode_record;
+use crate::checkpoint::store::{ChangeHash, CutBackFile, Group, Note, ParkedHead, ParkedId, Resolved, Save};
 use crate::error::{Error, Result};
 use crate::position::{Epoch, PartitionId, Position, ResumeToken};
 
@@ -104,7 +104,7 @@ impl<'a> Entry<'a> {
         let mut parked_entries = Vec::with_capacity(parked.len());
         for parked in parked {
             let start = records.len();
-            records = encode(parked, records)?;
+            records = encode_record(parked, records)?;
             let attachment = Attachment::of(&records[start..]);
             parked_entries.push(ParkedEntry { head: Cow::Owned(parked.head()), attachment });
         }
@@ -175,33 +175,4 @@ impl<'a> SaveEntry<'a> {
 
 pub(super) fn encode(value: &impl Serialize, into: Vec<u8>) -> Result<Vec<u8>> {
     postcard::to_extend(value, into).map_err(|error| Error::stop("a checkpoint entry could not be encoded").because(error))
-}
-
-/// A parked record as it was attached.
-pub(super) fn decode_parked(bytes: &Bytes) -> Option<Parked> {
-    let mut parked: Parked = postcard::from_bytes(bytes).ok()?;
-    parked.change.is_sound().then_some(parked)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::change::{Change, Operation, Parts};
-    use crate::checkpoint::store::Cause;
-
-    /// Found by fuzzing: a record whose sums are right and whose change points outside of its bytes.
-    #[test]
-    fn a_parked_record_that_points_outside_of_itself_is_none() {
-        static OUTSIDE: [u8; 24] = [0, 0, 4, 0, 1, 0, 1, 0, 0, 4, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0x7a, 0, 0x38, 0, 0];
-        assert!(postcard::from_bytes::<Parked>(&OUTSIDE).is_ok());
-        assert!(decode_parked(&Bytes::from_static(&OUTSIDE)).is_none());
-        let position = Position { partition: 0, at: 0, within: 0 };
-        let (operation, row) = (Operation::Delete, Some("{}"));
-        let parts = Parts { id: "7", table: "t", key: Some("k"), operation, time_ms: 0, before: row, after: None };
-        let change = Change::new(Bytes::new(), position, parts).unwrap();
-        let (cause, error) = (Cause::Failed, "503".to_owned());
-        let parked = Parked { id: 1, action: "a".to_owned(), cause, error, attempts: 1, parked_at_ms: 0, hash: 1, change };
-        let encoded = encode(&parked, Vec::new()).unwrap();
-        assert_eq!(decode_parked(&encoded.into()).map(|parked| parked.change), Some(parked.change));
-    }
 }

@@ -7,10 +7,11 @@ use std::path::Path;
 use super::EmbeddedStore;
 use super::compact;
 use super::contents::Contents;
-use super::entry::decode_parked;
-use super::journal::{Journal, damaged, failed};
+use super::journal::{Journal, failed};
+use super::page;
 use crate::checkpoint::store::{Parked, ParkedHead, ParkedId, Save};
 use crate::error::{Error, Result};
+use crate::parked::{Filter, Page};
 use crate::position::PartitionId;
 
 /// Looks at a directory that changes meanwhile, before what is seen is believed.
@@ -98,9 +99,12 @@ impl Inspection {
 
     /// One parked change, whole, or `None` if it was not parked at that moment.
     pub fn parked(&self, id: ParkedId) -> Result<Option<Parked>> {
-        let Some((_, place)) = self.contents.parked.get(&id) else { return Ok(None) };
-        let record = self.journal.attachment(*place)?;
-        decode_parked(&record).map(Some).ok_or_else(|| damaged(&self.journal.path, place.offset))
+        page::record(&self.journal, &self.contents, id)
+    }
+
+    /// A page of parked changes, as [`CheckpointStore::parked_page`](crate::checkpoint::store::CheckpointStore::parked_page).
+    pub fn parked_page(&self, filter: &Filter, after: ParkedId, most: usize) -> Result<Page> {
+        page::page(&self.journal, &self.contents, filter, after, most)
     }
 
     /// By action: (delivered, dropped) parked records since the pipeline began.

@@ -14,6 +14,7 @@ mod inspect;
 mod journal;
 mod lock;
 mod medium;
+mod page;
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -21,10 +22,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::checkpoint::store::{CheckpointStore, Group, Parked, ParkedId, Restored, StateSegment};
 use crate::error::{Error, Result};
+use crate::parked::{Filter, Page};
 
 use background::{Background, Compacted, Failed};
 use contents::Contents;
-use entry::{Entry, decode_parked};
+use entry::Entry;
 use journal::{Journal, Owner, damaged, failed};
 use lock::Lock;
 
@@ -230,7 +232,7 @@ impl CheckpointStore for EmbeddedStore {
             checkpoint: contents.save.clone(),
             state: contents.segments().into_iter().map(segment).collect::<Result<_>>()?,
             notes: contents.notes().map(|(_, note)| note).collect(),
-            parked: contents.parked.values().map(|(head, _)| head.clone()).collect(),
+            parked: contents.parked.values().map(|(head, place)| place.sized(head)).collect(),
             next_parked: contents.next_parked,
             parked_step: 1,
             resolved: contents.resolved.clone(),
@@ -263,9 +265,11 @@ impl CheckpointStore for EmbeddedStore {
     }
 
     fn parked(&mut self, id: ParkedId) -> Result<Option<Parked>> {
-        let Some((_, place)) = self.contents.parked.get(&id) else { return Ok(None) };
-        let record = self.journal.attachment(*place)?;
-        decode_parked(&record).map(Some).ok_or_else(|| damaged(&self.journal.path, place.offset))
+        page::record(&self.journal, &self.contents, id)
+    }
+
+    fn parked_page(&mut self, filter: &Filter, after: ParkedId, most: usize) -> Result<Page> {
+        page::page(&self.journal, &self.contents, filter, after, most)
     }
 }
 

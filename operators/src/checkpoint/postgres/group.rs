@@ -13,6 +13,7 @@ use hashbrown::HashSet;
 use super::ledger::{Chunk, NoteKey, encode, key};
 use super::save::{Floor, SaveRow};
 use super::text::{bigint, escape};
+use crate::checkpoint::record::encode_record;
 use crate::checkpoint::store::{Group, Parked, Resolution, Save};
 use crate::error::Result;
 
@@ -229,7 +230,7 @@ impl ParkedRow {
             change_id: escape(parked.change.id()).into_owned(),
             key: escape(parked.change.key()).into_owned(),
             head: encode(&parked.head())?,
-            record: encode(parked)?,
+            record: encode_record(parked, Vec::new())?,
         })
     }
 }

@@ -1,5 +1,6 @@
 //! Looking into the store without disturbing a run.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use super::link::Of;
@@ -8,6 +9,7 @@ use super::text::number;
 use crate::checkpoint::place::Inspect;
 use crate::checkpoint::store::{Parked, ParkedHead, ParkedId, Save};
 use crate::error::Result;
+use crate::parked::{Filter, Page};
 use crate::position::PartitionId;
 use crate::postgres::failed;
 
@@ -16,7 +18,9 @@ pub(super) struct Inspection {
     of: Of,
     pipeline: Pipeline,
     partitions: BTreeMap<PartitionId, String>,
-    heads: Vec<ParkedHead>,
+    /// Read when somebody asks for all of them: there may be a million.
+    heads: OnceCell<Vec<ParkedHead>>,
+    parked: u64,
     notes: usize,
     /// The process of the last run, if it is one of this machine.
     pid: Option<u32>,
@@ -58,7 +62,8 @@ pub(super) async fn look(of: &Of) -> Result<Option<Inspection>> {
     Ok(Some(Inspection {
         of: of.clone(),
         partitions: read::partitions(transaction, name).await?,
-        heads: read::heads(transaction, name).await?,
+        heads: OnceCell::new(),
+        parked: read::count(transaction, name).await?,
         notes,
         pid,
         state: (number(state.get(0)), number(state.get(1))),
@@ -97,7 +102,25 @@ impl Inspect for Inspection {
     }
 
     fn parked_heads(&self) -> Vec<&ParkedHead> {
-        self.heads.iter().collect()
+        let of = &self.of;
+        let read = |_| async move { read::heads(&**of.link.client().await?, &of.pipeline).await };
+        let heads = || {
+            of.link.insist_briefly("the parked changes could not be read", read).unwrap_or_else(|error| {
+                tracing::warn!(%error, "parked changes are left out");
+                Vec::new()
+            })
+        };
+        self.heads.get_or_init(heads).iter().collect()
+    }
+
+    fn parked_count(&self) -> u64 {
+        self.parked
+    }
+
+    fn parked_page(&self, filter: &Filter, after: ParkedId, most: usize) -> Result<Page> {
+        let of = &self.of;
+        let read = |_| async move { Box::pin(read::page(of, filter, after, most)).await };
+        of.link.insist_briefly("parked changes could not be read", read)
     }
 
     fn parked(&self, id: ParkedId) -> Result<Option<Parked>> {

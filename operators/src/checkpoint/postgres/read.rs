@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, pin_mut};
 use tokio_postgres::GenericClient;
+use tokio_postgres::types::ToSql;
 
 use super::ledger::{Ledger, decode};
 use super::link::Of;
 use super::save::{COLUMNS, Floor, SaveRow, SavedRow};
-use super::text::{number, unescape};
-use crate::checkpoint::store::{Note, Parked, ParkedHead, ParkedId, StateSegment};
+use super::text::{bigint, escape, number, unescape};
+use crate::checkpoint::record::decode_record;
+use crate::checkpoint::store::{Cause, Note, Parked, ParkedHead, ParkedId, StateSegment};
 use crate::error::{Error, Result};
+use crate::parked::{Filter, Page};
 use crate::position::{Epoch, PartitionId};
 use crate::postgres::failed;
 
@@ -71,11 +74,18 @@ pub(super) async fn resolved(client: &impl GenericClient, name: &str) -> Result<
     Ok(rows.iter().map(|row| (unescape(row.get(0)), (number(row.get(1)), number(row.get(2))))).collect())
 }
 
-pub(super) const HEADS: &str = "select head from observer_parked where listener_id = $1 order by id";
+pub(super) const HEADS: &str = "select head, octet_length(record) from observer_parked where listener_id = $1 order by id";
 
 pub(super) async fn heads(client: &impl GenericClient, name: &str) -> Result<Vec<ParkedHead>> {
-    let rows = client.query(HEADS, &[&name]).await.map_err(|error| failed(WHAT, error))?;
-    rows.iter().map(|row| decode(row.get(0))).collect()
+    let rows = client.query_raw(HEADS, [name]).await.map_err(|error| failed(WHAT, error))?;
+    pin_mut!(rows);
+    let mut heads = Vec::new();
+    while let Some(row) = rows.next().await {
+        let row = row.map_err(|error| failed(WHAT, error))?;
+        let head: ParkedHead = decode(row.get(0))?;
+        heads.push(ParkedHead { bytes: row.get::<_, i32>(1) as u64, ..head });
+    }
+    Ok(heads)
 }
 
 /// One by one, as a group finds them (`group.rs` says why).
@@ -90,13 +100,73 @@ pub(super) async fn records(of: &Of, ids: &[ParkedId]) -> Result<Vec<Parked>> {
     let rows = client.query(&statement, &[&&*of.pipeline, &wanted]).await.map_err(|error| failed(WHAT, error))?;
     let mut found = BTreeMap::new();
     for row in &rows {
-        let mut parked: Parked = decode(row.get(1))?;
-        if !parked.change.is_sound() {
-            return Err(Error::stop(format!("the parked record {} in observer_parked is damaged", parked.id)));
-        }
+        let parked = record(row.get(0), row.get(1))?;
         found.insert(parked.id, parked);
     }
     Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+}
+
+fn record(id: i64, bytes: &[u8]) -> Result<Parked> {
+    decode_record(bytes).ok_or_else(|| Error::stop(format!("the parked record {id} in observer_parked is damaged")))
+}
+
+/// Records that a page looks at, at most, where it does not want them all: whoever asks is not alone.
+const LOOKED_AT_MAX: usize = 1_000;
+
+/// The next records, and of those that can be meant what they hold. What is asked here is less than what is meant: of text only
+/// what the server compares as we do, and no times.
+pub(super) const PAGE: &str = "select id, case when ($4::text is null or action = $4) and ($5::text is null or cause = $5) \
+                               and ($6::text is null or key = $6) and ($7::text is null or strpos(lower(error), $7) > 0) \
+                               then record end from observer_parked where listener_id = $1 and id > $2 order by id limit $3";
+
+/// A page of parked changes.
+pub(super) async fn page(of: &Of, filter: &Filter, after: ParkedId, most: usize) -> Result<Page> {
+    if !filter.ids.is_empty() {
+        return named(of, filter, after, most).await;
+    }
+    let wrong = |error| failed(WHAT, error);
+    let client = of.link.client().await?;
+    let statement = client.prepare_cached(PAGE).await.map_err(wrong)?;
+    let look_at = if filter.is_all() { most } else { most.max(LOOKED_AT_MAX) };
+    let text = |text: &Option<String>| text.as_ref().map(|text| escape(text).into_owned());
+    let error = filter.error.as_ref().filter(|text| text.is_ascii()).map(|text| escape(text).to_ascii_lowercase());
+    let (action, key, cause) = (text(&filter.action), text(&filter.key), filter.cause.map(Cause::word));
+    let values: [&(dyn ToSql + Sync); 7] = [&&*of.pipeline, &bigint(after), &(look_at as i64), &action, &cause, &key, &error];
+    let rows = client.query(&statement, &values).await.map_err(wrong)?;
+    let mut page = Page::default();
+    let mut last = after;
+    for row in &rows {
+        if page.records.len() == most {
+            page.next = Some(last);
+            return Ok(page);
+        }
+        let id: i64 = row.get(0);
+        last = number(id);
+        if let Some(bytes) = row.get::<_, Option<&[u8]>>(1) {
+            page.records.extend(Some(record(id, bytes)?).filter(|parked| filter.means(parked)));
+        }
+    }
+    page.next = (rows.len() == look_at).then_some(last);
+    Ok(page)
+}
+
+/// The same of records that are named by number.
+async fn named(of: &Of, filter: &Filter, after: ParkedId, most: usize) -> Result<Page> {
+    let mut ids: Vec<ParkedId> = filter.ids.iter().copied().filter(|id| *id > after).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let next = (ids.len() > most).then(|| ids[most - 1]);
+    ids.truncate(most);
+    let mut found = records(of, &ids).await?;
+    found.retain(|parked| filter.means(parked));
+    Ok(Page { records: found, next })
+}
+
+pub(super) const COUNT: &str = "select count(*) from observer_parked where listener_id = $1";
+
+/// How many records are parked.
+pub(super) async fn count(client: &impl GenericClient, name: &str) -> Result<u64> {
+    Ok(number(client.query_one(COUNT, &[&name]).await.map_err(|error| failed(WHAT, error))?.get(0)))
 }
 
 pub(super) const LEDGER: &str =

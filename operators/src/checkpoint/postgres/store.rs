@@ -20,6 +20,7 @@ use crate::checkpoint::place::Seat;
 use crate::checkpoint::store::{CheckpointStore, Group, Parked, ParkedId, Restored, Save};
 use crate::error::{Error, Result};
 use crate::halt::Halt;
+use crate::parked::{Filter, Page};
 use crate::position::Epoch;
 
 /// A checkpoint store in Postgres, as one process of a run writes it.
@@ -155,6 +156,12 @@ impl CheckpointStore for PostgresStore {
     fn parked_all(&mut self, ids: &[ParkedId]) -> Result<Vec<Parked>> {
         let of = &self.of;
         let read = |_| async move { of.link.faults.step(Box::pin(read::records(of, ids))).await };
+        of.link.insist("parked changes could not be read", given_up(&self.halt), read)
+    }
+
+    fn parked_page(&mut self, filter: &Filter, after: ParkedId, most: usize) -> Result<Page> {
+        let of = &self.of;
+        let read = |_| async move { of.link.faults.step(Box::pin(read::page(of, filter, after, most))).await };
         of.link.insist("parked changes could not be read", given_up(&self.halt), read)
     }
 
