@@ -189,7 +189,7 @@ fn mark(data: &Path) -> (u64, u64) {
 }
 
 fn parked(data: &Path, action: &str) -> usize {
-    EmbeddedStore::inspect(data).unwrap().parked_heads().into_iter().filter(|head| head.action == action).count()
+    EmbeddedStore::inspect(data).unwrap().parked_heads().filter(|head| head.action == action).count()
 }
 
 fn median(rates: &mut [f64]) -> f64 {
