@@ -1,6 +1,7 @@
 //! A connection to a server: the address checked, TLS as asked for, greeted and logged in.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,7 +24,8 @@ use crate::network::tls::{certificates, config};
 pub(super) struct Connector {
     pub dialer: Dialer,
     pub tls: Tls,
-    pub hello: ClientId,
+    /// The name we greet by; without one, our address.
+    pub hello: Option<ClientId>,
     pub login: Option<Credentials>,
 }
 
@@ -67,14 +69,19 @@ impl Connector {
     }
 
     async fn open(&self, stream: TcpStream) -> io::Result<AsyncSmtpConnection> {
+        let hello = match (&self.hello, stream.local_addr()?.ip()) {
+            (Some(hello), _) => hello.clone(),
+            (None, IpAddr::V4(ip)) => ClientId::Ipv4(ip),
+            (None, IpAddr::V6(ip)) => ClientId::Ipv6(ip),
+        };
         let stream: Box<dyn AsyncTokioStream> = match &self.tls {
             Tls::FromTheStart(name, tls) => Box::new(Wrapped(tls.connect(name.clone(), stream).await?)),
             Tls::AfterGreeting(_) | Tls::None => Box::new(stream),
         };
-        let greeted = AsyncSmtpConnection::connect_with_transport(stream, &self.hello).await;
+        let greeted = AsyncSmtpConnection::connect_with_transport(stream, &hello).await;
         let mut connection = greeted.map_err(io::Error::other)?;
         if let Tls::AfterGreeting(tls) = &self.tls {
-            connection.starttls(tls.clone(), &self.hello).await.map_err(io::Error::other)?;
+            connection.starttls(tls.clone(), &hello).await.map_err(io::Error::other)?;
         }
         Ok(connection)
     }

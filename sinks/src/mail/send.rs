@@ -90,7 +90,7 @@ impl Description {
             allow_private: self.allow_private || around.allow_private,
             timeout: self.connection_timeout,
         };
-        let hello = self.hello.clone().map_or_else(ClientId::default, ClientId::Domain);
+        let hello = self.hello.clone().map(ClientId::Domain);
         let login = self.login.as_ref().map(|login| Credentials::new(login.user.clone(), login.password.clone()));
         let connector = Connector { dialer, tls, hello, login };
         let pool = Pool::new(connector, self.max_connections, self.idle_timeout);
