@@ -15,6 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub struct Example {
     program: PathBuf,
     folder: PathBuf,
+    variables: Vec<(String, String)>,
 }
 
 /// A run that goes on. It is killed when this is dropped.
@@ -47,7 +48,14 @@ impl Example {
         let test = env::current_exe().expect("a test knows its own file");
         let program = test.ancestors().nth(2).expect("it is in a folder").join("examples").join(name);
         assert!(program.exists(), "{} is not there: cargo build --example {name}", program.display());
-        Example { program, folder: folder.into() }
+        Example { program, folder: folder.into(), variables: Vec::new() }
+    }
+
+    /// The same with a variable in its environment.
+    #[must_use]
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     /// The folder it works in.
@@ -63,6 +71,7 @@ impl Example {
         }
         // Tests that run side by side do not look for ports.
         command.env("HIGHWATER_LISTEN", "none");
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.args(arguments).current_dir(&self.folder).stdin(Stdio::null());
         command
     }

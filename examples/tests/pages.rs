@@ -385,14 +385,11 @@ fn notify_tells_each_whom_it_concerns() {
         'insert into forgotten values (key, because) on conflict do nothing'";
     database.sql(forgets).unwrap();
     let (search, slack, mail) = (cluster.url(), workspace.url(), format!("smtp://127.0.0.1:{}", receiver.port()));
-    let page = Page::new("notify");
+    let mut page = Page::new("notify");
+    page.example = page.example.with_variable("SLACK_TOKEN", workspace::TOKEN);
     let places = ["--search", &search, "--slack", &slack, "--mail", &mail, "--database", database.url().reveal()];
-    let settings = ["--without-tls", "--allow-private", "--report", "json"];
-    let mut command = page.example.command(&[&places[..], &settings].concat());
-    let ran = command.env("SLACK_TOKEN", workspace::TOKEN).output().unwrap();
-    let stdout = String::from_utf8(ran.stdout).unwrap();
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    let report = Report::parse(stdout.lines().find(|line| line.starts_with("{\"pipeline\"")).unwrap()).unwrap();
+    let settings = ["--without-tls", "--allow-private"];
+    let (_, report) = page.run(&[&places[..], &settings].concat());
     for (action, filtered, delivered) in [("print", 0, 6), ("search", 0, 6), ("receipt", 4, 2), ("tell", 4, 2), ("forget", 5, 1)]
     {
         check_books(&report, action, [6, 0, filtered, delivered, 0]);

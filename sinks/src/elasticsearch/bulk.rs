@@ -255,6 +255,17 @@ impl Description {
             let why = "its answer does not tell of each document; is it Elasticsearch or OpenSearch?";
             return part.iter().map(|_| Err(Error::retry(format!("{}: {why}", endpoint.shown())))).collect();
         };
+        let older = part.iter().zip(&items).filter(|(_, item)| item.status == 409 && !self.append);
+        if let Some(((_, operation), _)) = older.clone().next() {
+            // A repeat has the version it had, and is taken. Only what is read anew from further back, or sent late, is older.
+            tracing::warn!(
+                index = endpoint.shown(),
+                refused = older.count(),
+                example = operation.id,
+                "documents are newer than changes that come now, and stay. That is as it should be when a source is read anew or a parked change is \
+                 retried; if its places have begun anew (another server, a rotated log), name a new index, or say .version_by(..)"
+            );
+        }
         part.iter().zip(&items).map(|((_, operation), item)| became(endpoint, operation, item)).collect()
     }
 }

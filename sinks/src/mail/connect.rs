@@ -1,25 +1,39 @@
 //! A connection to a server: the address checked, TLS as asked for, greeted and logged in.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
-use lettre::transport::smtp::client::{AsyncSmtpConnection, Certificate, CertificateStore, TlsParameters};
+use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, Certificate, CertificateStore, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::{Security, Server};
 use crate::network::dial::{Dialer, NoConnection};
-use crate::network::tls::certificates;
+use crate::network::tls::{certificates, config};
 
 /// Makes connections to one server.
 pub(super) struct Connector {
     pub dialer: Dialer,
-    pub security: Security,
-    /// What checks the server's certificate, unless there is no TLS.
-    pub tls: Option<TlsParameters>,
-    pub hello: ClientId,
+    pub tls: Tls,
+    /// The name we greet by; without one, our address.
+    pub hello: Option<ClientId>,
     pub login: Option<Credentials>,
+}
+
+/// What keeps a connection from being read by others, ready for use.
+pub(super) enum Tls {
+    FromTheStart(ServerName<'static>, TlsConnector),
+    AfterGreeting(TlsParameters),
+    None,
 }
 
 /// Why there is no connection.
@@ -35,7 +49,7 @@ pub(super) enum NoServer {
 
 impl Connector {
     pub(super) async fn connect(&self) -> Result<AsyncSmtpConnection, NoServer> {
-        let opened = self.dialer.each(|address| async move { self.open(address).await.map_err(io::Error::other) }).await;
+        let opened = self.dialer.dial(|stream| self.open(stream)).await;
         let mut connection = opened.map_err(|error| match error {
             NoConnection::Refused(why) => NoServer::Refused(why),
             NoConnection::Away(why) => NoServer::Away(why),
@@ -54,27 +68,76 @@ impl Connector {
         Ok(connection)
     }
 
-    async fn open(&self, address: SocketAddr) -> Result<AsyncSmtpConnection, lettre::transport::smtp::Error> {
-        let wrapped = self.tls.clone().filter(|_| self.security == Security::Tls);
-        // An address, not a name: what was checked is what is connected to.
-        let mut connection = AsyncSmtpConnection::connect_tokio1(address, None, &self.hello, wrapped, None).await?;
-        if let Some(tls) = self.tls.clone().filter(|_| self.security == Security::StartTls) {
-            connection.starttls(tls, &self.hello).await?;
+    async fn open(&self, stream: TcpStream) -> io::Result<AsyncSmtpConnection> {
+        let hello = match (&self.hello, stream.local_addr()?.ip()) {
+            (Some(hello), _) => hello.clone(),
+            (None, IpAddr::V4(ip)) => ClientId::Ipv4(ip),
+            (None, IpAddr::V6(ip)) => ClientId::Ipv6(ip),
+        };
+        let stream: Box<dyn AsyncTokioStream> = match &self.tls {
+            Tls::FromTheStart(name, tls) => Box::new(Wrapped(tls.connect(name.clone(), stream).await?)),
+            Tls::AfterGreeting(_) | Tls::None => Box::new(stream),
+        };
+        let greeted = AsyncSmtpConnection::connect_with_transport(stream, &hello).await;
+        let mut connection = greeted.map_err(io::Error::other)?;
+        if let Tls::AfterGreeting(tls) = &self.tls {
+            connection.starttls(tls.clone(), &hello).await.map_err(io::Error::other)?;
         }
         Ok(connection)
     }
 }
 
-/// What checks a server's certificate: those of the machine, or those in a file.
-pub(super) fn tls(server: &Server, roots: Option<&Path>) -> Result<TlsParameters, String> {
-    let name = server.host.to_string().trim_matches(['[', ']']).to_owned();
-    let mut parameters = TlsParameters::builder(name);
-    if roots.is_some() {
-        parameters = parameters.certificate_store(CertificateStore::None);
-        for certificate in certificates(roots)? {
-            let certificate = Certificate::from_der(certificate.to_vec()).map_err(|error| error.to_string())?;
-            parameters = parameters.add_root_certificate(certificate);
+impl Tls {
+    /// Certificates are checked by those of the machine, or those in a file.
+    pub(super) fn new(server: &Server, roots: Option<&Path>) -> Result<Self, String> {
+        let name = server.host.to_string().trim_matches(['[', ']']).to_owned();
+        match server.security {
+            Security::None => Ok(Tls::None),
+            Security::Tls => {
+                let name = ServerName::try_from(name).map_err(|_| "the server's host cannot have a certificate".to_owned())?;
+                Ok(Tls::FromTheStart(name, TlsConnector::from(Arc::new(config(roots, &[])?))))
+            }
+            Security::StartTls => {
+                let mut parameters = TlsParameters::builder(name);
+                if roots.is_some() {
+                    parameters = parameters.certificate_store(CertificateStore::None);
+                    for certificate in certificates(roots)? {
+                        let certificate = Certificate::from_der(certificate.to_vec()).map_err(|error| error.to_string())?;
+                        parameters = parameters.add_root_certificate(certificate);
+                    }
+                }
+                parameters.build().map(Tls::AfterGreeting).map_err(|error| format!("TLS cannot be set up: {error}"))
+            }
         }
     }
-    parameters.build().map_err(|error| format!("TLS cannot be set up: {error}"))
+}
+
+/// A stream in TLS, as lettre takes streams.
+#[derive(Debug)]
+struct Wrapped(TlsStream<TcpStream>);
+
+impl AsyncTokioStream for Wrapped {
+    fn peer_addr(&self) -> io::Result<std::net::SocketAddr> {
+        self.0.get_ref().0.peer_addr()
+    }
+}
+
+impl AsyncRead for Wrapped {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Wrapped {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
 }

@@ -12,9 +12,9 @@ use lettre::Message;
 use lettre::transport::smtp::authentication::Credentials;
 use lettre::transport::smtp::extension::ClientId;
 
-use super::connect::{Connector, NoServer, tls};
+use super::connect::{Connector, NoServer, Tls};
 use super::pool::Pool;
-use super::{Description, Mail, Security};
+use super::{Description, Mail};
 use crate::network::dial::Dialer;
 use crate::network::resolve::Addresses;
 
@@ -84,18 +84,15 @@ impl Mail {
 impl Description {
     fn open(&self, around: &Surroundings) -> Result<Open, String> {
         let server = self.server.as_ref().filter(|_| self.problems.is_empty()).ok_or_else(|| self.problems.join("; "))?;
-        let tls = match server.security {
-            Security::None => None,
-            Security::Tls | Security::StartTls => Some(tls(server, self.root_certificates.as_deref())?),
-        };
+        let tls = Tls::new(server, self.root_certificates.as_deref())?;
         let dialer = Dialer {
             addresses: Addresses::new(server.host.clone(), server.port, self.resolver.clone(), self.resolve_every),
             allow_private: self.allow_private || around.allow_private,
             timeout: self.connection_timeout,
         };
-        let hello = self.hello.clone().map_or_else(ClientId::default, ClientId::Domain);
+        let hello = self.hello.clone().map(ClientId::Domain);
         let login = self.login.as_ref().map(|login| Credentials::new(login.user.clone(), login.password.clone()));
-        let connector = Connector { dialer, security: server.security, tls, hello, login };
+        let connector = Connector { dialer, tls, hello, login };
         let pool = Pool::new(connector, self.max_connections, self.idle_timeout);
         let name = format!("{} at {server}", around.action);
         let shown: Arc<dyn pools::Shown> = pool.clone();

@@ -228,6 +228,11 @@ impl Description {
         if self.login.as_ref().is_some_and(|login| login.user.is_empty() || login.password.is_empty()) {
             problems.push("its user or password is empty (is the environment variable set?)".to_owned());
         }
+        if let Some(name) =
+            self.hello.as_ref().filter(|name| name.is_empty() || name.contains(|c: char| c.is_control() || c == ' '))
+        {
+            problems.push(format!("hello: {name:?} is no name of a machine"));
+        }
         if let Some(server) = &self.server {
             problems.extend(literal_problem(&server.host, &server.to_string(), self.allow_private, planned));
             match server.security {

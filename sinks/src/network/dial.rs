@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use highwater_operators::action::call::Planned;
-#[cfg(feature = "http")]
 use tokio::net::TcpStream;
 
 use super::address::not_public;
@@ -32,18 +31,8 @@ pub(crate) enum NoConnection {
 }
 
 impl Dialer {
-    /// A connection, made usable by `open`.
-    #[cfg(feature = "http")]
+    /// A connection to the first address of which `open` makes a usable one.
     pub(crate) async fn dial<T, F>(&self, open: impl Fn(TcpStream) -> F) -> Result<T, NoConnection>
-    where
-        F: Future<Output = io::Result<T>>,
-    {
-        let open = &open;
-        self.each(|address| async move { open(self.connect(address).await?).await }).await
-    }
-
-    /// What `open` makes of the first address that it can be made of.
-    pub(crate) async fn each<T, F>(&self, open: impl Fn(SocketAddr) -> F) -> Result<T, NoConnection>
     where
         F: Future<Output = io::Result<T>>,
     {
@@ -59,7 +48,8 @@ impl Dialer {
                 refused = Some(why);
                 continue;
             }
-            match tokio::time::timeout(self.timeout, open(*address)).await {
+            let opened = async { open(self.connect(*address).await?).await };
+            match tokio::time::timeout(self.timeout, opened).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => away = Some(format!("{}: {error}", address.ip())),
                 Err(_) => away = Some(format!("{}: no connection within {:?}", address.ip(), self.timeout)),
@@ -73,7 +63,6 @@ impl Dialer {
         })
     }
 
-    #[cfg(feature = "http")]
     async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
         let stream = TcpStream::connect(address).await?;
         self.allows(stream.peer_addr()?).map_err(io::Error::other)?;

@@ -1,7 +1,7 @@
 //! A request to an HTTP endpoint for each change, or for each batch of changes.
 //!
 //! What is asked for is a [`Webhook`] (here and in `settings`). A change becomes a request (`template`, `request`, `sign`), the guard of the
-//! endpoint lets it through and a connection of its pool carries it ([`http`](crate::http)), and the policy says what the answer means for
+//! endpoint lets it through and a connection of its pool carries it (`http`), and the policy says what the answer means for
 //! the change (`call`, `batch`).
 
 mod batch;

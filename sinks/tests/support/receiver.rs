@@ -48,7 +48,8 @@ impl Receiver {
     /// The mails that it has accepted, in order.
     pub fn mails(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.file()).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        // A last line without an end is still being written.
+        text.split_inclusive('\n').filter_map(|line| serde_json::from_str(line.strip_suffix('\n')?).unwrap()).collect()
     }
 }
 
