@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use highwater::operators::change::Parts;
 use highwater::operators::checkpoint::place::StorePlace;
 use highwater::operators::checkpoint::requests::Request;
+use highwater::operators::epoch::unix_ms;
 use highwater::operators::in_flight::InFlight;
 use highwater::operators::ingest::source::PartitionName;
 use highwater::operators::ingest::{Batch, Partition, Read, Reader, Source};
+use highwater::operators::parked::Filter;
 use highwater::operators::{Position, ResumeToken};
 use highwater::prelude::*;
 use highwater::settings::Settings;
@@ -212,6 +214,28 @@ fn process_0_tells_of_all_processes_while_they_run() {
 
 #[test]
 fn requests_of_people_are_taken_by_the_process_that_owns_the_key() {
+    each_owner_does(|store, ids| {
+        let letters = store.letters("test").unwrap();
+        for id in &ids[1..] {
+            letters.leave(Request::Retry { id: *id }).unwrap();
+        }
+        letters.leave(Request::Drop { id: ids[0] }).unwrap();
+    });
+}
+
+#[test]
+fn a_request_about_many_records_reaches_every_owner() {
+    each_owner_does(|store, ids| {
+        let letters = store.letters("test").unwrap();
+        let asked_at_ms = unix_ms() + 1;
+        letters.leave(Request::DropAll { filter: Filter::of([ids[0]]), asked_at_ms }).unwrap();
+        let filter = Filter { action: Some("all".to_owned()), error: Some("not now".to_owned()), ..Filter::default() };
+        letters.leave(Request::RetryAll { filter, asked_at_ms }).unwrap();
+    });
+}
+
+/// Parks 24 changes in three processes, asks for something, and runs again: one is dropped, and the others are delivered.
+fn each_owner_does(ask: impl Fn(&Together, &[u64])) {
     let folder = support::folder();
     let store = Together::at(folder.path().join("data"));
     let input = Arc::new(Input::of((0..24).map(|n| Item::good(format!("c{n}"), format!("k{n}")))));
@@ -237,14 +261,10 @@ fn requests_of_people_are_taken_by_the_process_that_owns_the_key() {
         seen.parked_heads().iter().map(|head| head.id).collect()
     };
     assert_eq!(ids.iter().collect::<std::collections::BTreeSet<_>>().len(), 24, "each has a number of its own");
-    let letters = store.letters("test").unwrap();
-    for id in &ids[1..] {
-        letters.leave(Request::Retry { id: *id }).unwrap();
-    }
-    letters.leave(Request::Drop { id: ids[0] }).unwrap();
+    ask(&store, &ids);
     healed.store(true, Ordering::Release);
     let report = whole(end_all(start_all(&three(&folder), &folder, &build)));
     let books = &report.actions["all"];
     assert_eq!((books.delivered, books.parked, books.dropped), (23, 1, 1), "{books:?}");
-    assert!(letters.pending().unwrap().is_empty());
+    assert!(store.letters("test").unwrap().pending().unwrap().is_empty());
 }

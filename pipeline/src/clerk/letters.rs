@@ -20,6 +20,9 @@ use super::work::{self, Became};
 /// After what time a letter is passed on again that met its record while something else was done with it.
 const AGAIN: Duration = Duration::from_millis(50);
 
+/// How long other processes are waited for to do what was left to them. What they have not done by then they do as any other letter.
+const FOR_OTHERS: Duration = Duration::from_secs(10);
+
 /// The letters of a run, and how far each has been worked through.
 pub(super) struct Post {
     process: Arc<Process>,
@@ -28,6 +31,8 @@ pub(super) struct Post {
     long: BTreeMap<RequestId, (Request, ParkedId)>,
     /// Long letters of which everything was passed on, and not everything has its outcome yet.
     finishing: BTreeSet<RequestId>,
+    /// Since when nothing of them is left to do here.
+    own_done_at: Option<Instant>,
     /// Letters about single records that were passed on.
     passed_on: BTreeSet<RequestId>,
     /// Of these, those that met their record while something else was done with it: to be passed on again.
@@ -48,6 +53,7 @@ impl Post {
             letters,
             long: BTreeMap::new(),
             finishing: BTreeSet::new(),
+            own_done_at: None,
             passed_on: BTreeSet::new(),
             again: Arc::default(),
             again_at: Instant::now(),
@@ -122,9 +128,16 @@ impl Post {
         true
     }
 
-    /// Removes long letters once everything they asked for has its outcome.
+    /// Removes long letters once everything they asked for has its outcome, in this process and, as far as is seen, in others.
     fn finish(&mut self) {
-        if !self.finishing.is_empty() && self.process.commands_in_hand() == 0 {
+        if self.finishing.is_empty() || self.process.commands_in_hand() > 0 {
+            return;
+        }
+        let since = *self.own_done_at.get_or_insert_with(Instant::now);
+        let are_done = |pending: Vec<(RequestId, Request)>| pending.iter().all(|(asked, _)| self.finishing.contains(asked));
+        let have_others_done = !self.process.cluster.place().has_others() || self.letters.pending().is_ok_and(are_done);
+        if have_others_done || since.elapsed() > FOR_OTHERS {
+            self.own_done_at = None;
             std::mem::take(&mut self.finishing).iter().for_each(|asked| tell_trouble(self.letters.remove(asked)));
             self.settle();
         }

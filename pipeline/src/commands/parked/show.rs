@@ -52,7 +52,7 @@ pub(super) fn list(name: &str, matches: &ArgMatches, source: &Source) -> Result 
         }
     }
     let at = same_store(matches);
-    say!("`{name} parked show ID{at}` shows one whole; `retry` tries again, `edit` mends the row, `drop` gives up");
+    say!("`{name} parked show ID{at}` shows one whole; `retry`, `edit` and `drop` settle it");
     Ok(())
 }
 
