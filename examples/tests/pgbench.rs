@@ -44,7 +44,7 @@ fn prove(what: &str, kills: u64, restarts: u64, launched: bool) {
     let began = Instant::now();
     let proof = Proof::new(scale, launched);
     let (server, bank, doors) = (&proof.server, &proof.bank, Bank::default());
-    let mut met = 0;
+    let (mut met, mut restarted) = (0, 0);
     thread::scope(|scope| {
         doors.serve(scope, server, bank, rate);
         let _closes = Closes(&doors);
@@ -63,7 +63,8 @@ fn prove(what: &str, kills: u64, restarts: u64, launched: bool) {
             }
             let mut dice = Dice::new(seed.wrapping_mul(31) ^ kill);
             thread::sleep(Duration::from_millis(dice.below(400)));
-            if restarts > 0 && kill % (kills / (restarts + 1)).max(1) == 1 {
+            if restarted < restarts && kill % (kills / (restarts + 1)).max(1) == 1 {
+                restarted += 1;
                 server.kill().unwrap();
                 server.start_again().unwrap();
                 let then = proof.copied();
@@ -77,7 +78,7 @@ fn prove(what: &str, kills: u64, restarts: u64, launched: bool) {
     let rows = proof.compare(&report);
     let transactions = rows[3];
     println!(
-        "| {what} | {kills} | {met} | {restarts} | {} | {transactions} | 0 | {:.0} |",
+        "| {what} | {kills} | {met} | {restarted} | {} | {transactions} | 0 | {:.0} |",
         rows.iter().sum::<u64>(),
         began.elapsed().as_secs_f64()
     );

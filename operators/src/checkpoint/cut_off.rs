@@ -82,7 +82,7 @@ mod tests {
         cut_off.met(&[(1, 10, place(0, 100))]);
         heritage.ledger[&1].meet(10, place(0, 100));
         let mut counted = cut_off.caught_up(&heritage, 0);
-        counted.iter_mut().for_each(|counted| counted.notes.sort());
+        counted.iter_mut().for_each(|counted| counted.notes.sort_by_key(|(_, change, _)| *change));
         let a = vec![(1, 11, place(0, 110)), (1, 12, place(0, 120))];
         assert_eq!(
             counted,
