@@ -11,16 +11,17 @@ use super::{Description, Way};
 use crate::http::Prepared;
 
 impl Description {
-    /// The request for one change.
-    pub(super) fn prepare(&self, delivery: &Delivery) -> Result<Prepared> {
+    /// The request for one change, and the channel it goes to; a webhook's has no name here.
+    pub(super) fn prepare(&self, delivery: &Delivery) -> Result<(Prepared, String)> {
         let message = self.message(delivery).map_err(|why| Error::park(format!("{}: {why}", self.shown())))?;
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
         if let Way::Bot { token, .. } = &self.way {
             headers.insert(AUTHORIZATION, token.clone());
         }
+        let channel = message.get("channel").and_then(Value::as_str).unwrap_or_default().to_owned();
         let body = Value::Object(message).to_string().into();
-        Ok(Prepared { method: Method::POST, target: self.target.clone(), headers, body })
+        Ok((Prepared { method: Method::POST, target: self.target.clone(), headers, body }, channel))
     }
 
     fn message(&self, delivery: &Delivery) -> Result<Map<String, Value>, String> {

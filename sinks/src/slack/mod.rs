@@ -3,6 +3,7 @@
 //! What is asked for is a [`Slack`] (here and in `settings`). A change becomes a `message`, cut visibly where Slack would refuse it, and `post`
 //! says what Slack's answer means for the change.
 
+mod channels;
 mod cut;
 mod message;
 mod post;
@@ -10,8 +11,11 @@ mod settings;
 
 use std::sync::{Arc, OnceLock};
 
+use highwater_operators::clock::Clock;
+use highwater_operators::guard::rate::RateConfig;
 use hyper::header::HeaderValue;
 
+use self::channels::Channels;
 use crate::http::{Endpoint, Origin, Reach};
 use crate::template::Template;
 
@@ -34,13 +38,13 @@ use crate::template::Template;
 /// Values are escaped as Slack wants it (`&`, `<`, `>`): none can mention a channel or make a link. What is longer than Slack takes is cut, and says so.
 ///
 /// # How fast
-/// One message a second, which is what Slack takes per channel; [`rate`](Self::rate) says otherwise. What comes faster waits, and no attempt is
+/// One message a second to each channel, which is what Slack takes; [`rate`](Self::rate) says otherwise. What comes faster waits, and no attempt is
 /// used up. 429 leaves Slack alone for as long as it says.
 #[derive(Clone)]
 pub struct Slack {
     description: Description,
     /// Made by the first worker.
-    open: Arc<OnceLock<Result<Arc<Endpoint>, String>>>,
+    open: Arc<OnceLock<Result<Arc<Open>, String>>>,
 }
 
 /// What was asked for.
@@ -54,9 +58,18 @@ struct Description {
     text: Option<Template>,
     blocks: Option<Template>,
     text_max: usize,
+    /// Of each channel.
+    rate: RateConfig,
     reach: Reach,
     /// What is wrong, a sentence each.
     problems: Vec<String>,
+}
+
+/// What is open of it, one per process.
+struct Open {
+    endpoint: Endpoint,
+    channels: Channels,
+    clock: Clock,
 }
 
 /// The two ways into Slack.

@@ -8,7 +8,8 @@ use highwater_operators::clock::Clock;
 use highwater_operators::{Error, Result};
 use serde::Deserialize;
 
-use super::{Description, Slack, Way};
+use super::channels::Channels;
+use super::{Description, Open, Slack, Way};
 use crate::http::{Answer, Endpoint, Policy, Verdict, words};
 
 /// What Slack calls passing trouble. All else that it says is of the message, the channel or the token, and parks.
@@ -34,16 +35,21 @@ impl Action for Slack {
     fn call(&self, delivery: Delivery) -> BoxFuture<'_> {
         Box::pin(async move {
             let (open, description) = (self.open()?, self.description());
-            let prepared = description.prepare(&delivery)?;
-            let asked = open.ask(prepared, delivery.attempt() > 1, |answer| description.judge(answer));
+            let (prepared, channel) = description.prepare(&delivery)?;
+            if let Err(wait) = open.channels.take(&channel, open.clock.now()) {
+                let why = format!("{} is not asked: the messages per second to {channel} are used up", description.shown());
+                return Err(Error::not_asked(why, wait));
+            }
+            let endpoint = &open.endpoint;
+            let asked = endpoint.ask(prepared, delivery.attempt() > 1, |answer| description.judge(answer));
             let (verdict, answer) = asked.await?;
             match (verdict, description.said(&answer)) {
                 (Verdict::Delivered, _) => Ok(()),
                 (_, Some(said)) if !said.error.is_empty() => {
                     let error: String = said.error.chars().filter(|c| !c.is_control()).take(200).collect();
-                    Err(open.error(verdict, &answer, format_args!("{error}{}", hint(&error))))
+                    Err(endpoint.error(verdict, &answer, format_args!("{error}{}", hint(&error))))
                 }
-                _ => Err(open.error(verdict, &answer, format_args!("{}{}", words(answer.status), answer.said()))),
+                _ => Err(endpoint.error(verdict, &answer, format_args!("{}{}", words(answer.status), answer.said()))),
             }
         })
     }
@@ -62,7 +68,7 @@ impl Action for Slack {
 }
 
 impl Slack {
-    fn open(&self) -> Result<Arc<Endpoint>> {
+    fn open(&self) -> Result<Arc<Open>> {
         // A call without a pipeline around it is a test, or a program of its own.
         let alone =
             || Surroundings { action: "slack".to_owned(), max_parallelism: 100, clock: Clock::default(), allow_private: false };
@@ -73,15 +79,16 @@ impl Slack {
         opened.clone().map_err(Error::stop)
     }
 
-    fn opened(&self, around: &Surroundings) -> &Result<Arc<Endpoint>, String> {
+    fn opened(&self, around: &Surroundings) -> &Result<Arc<Open>, String> {
         self.open.get_or_init(|| self.description().open(around).map(Arc::new))
     }
 }
 
 impl Description {
-    fn open(&self, around: &Surroundings) -> Result<Endpoint, String> {
+    fn open(&self, around: &Surroundings) -> Result<Open, String> {
         let origin = self.origin.as_ref().filter(|_| self.problems.is_empty()).ok_or_else(|| self.problems.join("; "))?;
-        Endpoint::new(self.shown(), std::slice::from_ref(origin), &self.reach, around)
+        let endpoint = Endpoint::new(self.shown(), std::slice::from_ref(origin), &self.reach, around)?;
+        Ok(Open { endpoint, channels: Channels::new(self.rate), clock: around.clock.clone() })
     }
 
     /// What Slack says within an answer of 200; a webhook says nothing there.

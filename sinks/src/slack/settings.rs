@@ -56,9 +56,18 @@ impl Slack {
 
     fn new(place: Option<(Origin, String)>, way: Way, problems: Vec<String>) -> Self {
         let (origin, target) = place.map_or_else(|| (None, "/".to_owned()), |(origin, target)| (Some(origin), target));
-        let mut reach = Reach::default();
-        reach.guard.rate = RateConfig { per_second: Some(1.0), burst: 1.0 };
-        let description = Description { origin, target, way, text: None, blocks: None, text_max: TEXT_MAX, reach, problems };
+        let rate = RateConfig { per_second: Some(1.0), burst: 1.0 };
+        let description = Description {
+            origin,
+            target,
+            way,
+            text: None,
+            blocks: None,
+            text_max: TEXT_MAX,
+            rate,
+            reach: Reach::default(),
+            problems,
+        };
         Slack { description, open: Arc::default() }
     }
 
@@ -109,10 +118,10 @@ impl Slack {
         self.with(|description| description.text_max = characters.clamp(100, 40_000))
     }
 
-    /// Messages per second, with so many at once after a rest. Default: 1, which is what Slack takes per channel.
+    /// Messages per second to each channel, with so many at once after a rest. Default: 1, which is what Slack takes. A bound for all of them is the guard's.
     pub fn rate(self, per_second: f64, burst: u32) -> Self {
         let burst = f64::from(burst.max(1));
-        self.with(|description| description.reach.guard.rate = RateConfig { per_second: Some(per_second), burst })
+        self.with(|description| description.rate = RateConfig { per_second: Some(per_second), burst })
     }
 
     pub(super) fn description(&self) -> &Description {

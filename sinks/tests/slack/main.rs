@@ -112,11 +112,16 @@ async fn each_answer_has_its_meaning() {
 async fn one_a_second_and_left_alone_for_as_long_as_slack_says() {
     let workspace = Workspace::start();
     let hand = Arc::new(Hand::default());
-    let slack = Slack::bot(TOKEN, "C1").at(workspace.url()).text("{key}");
+    let slack = Slack::bot(TOKEN, "{table}").at(workspace.url()).text("{key}");
     let clock = Clock::turned_by(hand.clone());
     slack.begin(&Surroundings { action: "told".to_owned(), max_parallelism: 10, clock, allow_private: true });
-    let call = |n: u32| slack.call(delivery(&n.to_string(), &json!({})));
+    let to = |channel: &str, n: u32| {
+        let change = Change::builder(n.to_string()).table(channel).key(format!("o-{n}")).build().unwrap();
+        slack.call(Delivery::alone(change, 1))
+    };
+    let call = |n: u32| to("C1", n);
     call(1).await.unwrap();
+    to("#orders", 1).await.unwrap();
     let second = call(2).await.unwrap_err();
     assert!(!second.was_asked() && second.wait() == Some(Duration::from_secs(1)), "{second:?}");
     hand.turn_to(Duration::from_secs(1));
@@ -130,7 +135,7 @@ async fn one_a_second_and_left_alone_for_as_long_as_slack_says() {
     assert!(!call(3).await.unwrap_err().was_asked());
     hand.turn_to(Duration::from_secs(33));
     call(3).await.unwrap();
-    assert_eq!(workspace.messages().len(), 3);
+    assert_eq!(workspace.messages().len(), 4);
 }
 
 #[test]
