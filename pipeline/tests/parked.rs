@@ -24,6 +24,7 @@ use highwater::prelude::*;
 use highwater::report::Report;
 use highwater::run::{Build, Control};
 use highwater::settings::{ParkedFull, Settings};
+use highwater::sources::channel::ChannelSource;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use support::Started;
@@ -571,4 +572,50 @@ fn a_hook_that_cannot_be_one_is_refused() {
     assert!(refused(|| action("file", JsonLines::append("x.jsonl"))).contains("a hook is called out of order"));
     assert!(refused(|| action("act", run(|_| async { Ok(()) }))).contains("name of another action or hook"));
     assert!(refused(|| action("a", run(|_| async { Ok(()) })).when(|_| true)).contains("has a condition"));
+}
+
+/// Goal: of an action whose source has been read to its end nothing can be done in that run, which is said; a request waits for the next
+/// run, which does it.
+#[test]
+fn what_has_ended_in_a_run_is_left_to_the_next() {
+    let shop = Shop { items: 9, ..Shop::new(9, 1) };
+    let input = Arc::new(Input::of((0..9).map(|n| Item::good(format!("c{n}"), format!("k{n}")).fate("fragile"))));
+    let build = |open: ChannelSource| {
+        let (calls, mended, input) = (shop.calls.clone(), shop.mended.clone(), input.clone());
+        support::build(move |flow| {
+            let act = Fragile { name: "act", calls: calls.clone(), mended: mended.clone() };
+            flow.source(Script { input: input.clone(), seed: 5 })
+                .fan_out([action("act", act)])
+                .and(flow.source(open.clone()).fan_out([action("other", run(|_| async { Ok(()) }))]))
+                .checkpoint(Checkpoint::every(millis(3)));
+            Ok(())
+        })
+    };
+    let (feed, open) = Channel::bounded(1);
+    let settings = Settings { listen: web::anywhere(), ..shop.settings(2) };
+    let running = support::start(&settings, &build(open), Control::default());
+    let port = Port::of(&shop);
+    support::until("all are parked", || port.ask(json!({"ask": "count", "filter": {}}))["meant"] == 9);
+    let ended = || {
+        let (_, text) = port.post(&port.token, &json!({"ask": "retry", "filter": {}, "after": 0}).to_string());
+        serde_json::from_str::<Value>(&text).unwrap()["ended"] == 9
+    };
+    support::until("the action has ended", ended);
+    let asked_at_ms = unix_ms() + 60_000;
+    shop.letters().leave(Request::RetryAll { filter: Filter::default(), asked_at_ms }).unwrap();
+    shop.letters().leave(Request::Drop { id: shop.parked()[0].id }).unwrap();
+    // Both are looked at, and left: the one behind them, about nothing, is done.
+    shop.letters().leave(Request::Retry { id: 9_999 }).unwrap();
+    support::until("the last letter is done", || shop.letters().pending().unwrap().len() == 2);
+    drop(feed);
+    running.end().unwrap();
+    assert_eq!(shop.letters().pending().unwrap().len(), 2);
+    shop.mended.store(true, Ordering::SeqCst);
+    let (feed, open) = Channel::bounded(1);
+    drop(feed);
+    let report = support::run(&settings, &build(open)).unwrap();
+    assert_eq!(shop.letters().pending().unwrap(), []);
+    let books = &report.actions["act"];
+    // Whichever came first to the one that was to be dropped too.
+    assert_eq!((books.delivered + books.dropped, books.parked), (9, books.dropped));
 }
