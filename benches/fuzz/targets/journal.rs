@@ -10,7 +10,7 @@ use bytes::Bytes;
 use highwater_operators::change::{Change, Operation, Parts};
 use highwater_operators::checkpoint::embedded::{EmbeddedStore, Inspection};
 use highwater_operators::checkpoint::store::{
-    Cause, CheckpointStore, Group, Note, Outcome, Parked, ParkedHead, Resolution, Resolved, Save, StateSegment,
+    Cause, CheckpointStore, Group, History, Note, Outcome, Parked, ParkedHead, Resolution, Resolved, Save, StateSegment,
 };
 use highwater_operators::position::{Position, ResumeToken};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -98,6 +98,7 @@ static WHOLE: LazyLock<(Vec<u8>, Vec<(usize, State)>)> = LazyLock::new(|| {
             parked_at_ms: 1,
             hash: u128::from(n),
             change,
+            history: History { response: Some("busy".to_owned()), rounds: n as u32, ..History::default() },
         };
         let resolved = Resolved { id: n, action: "mail".to_owned(), resolution: Resolution::Delivered };
         let save = Save {
