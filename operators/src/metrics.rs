@@ -151,7 +151,7 @@ pub const PARKED_FULL: Metric = metric(
     G,
     "",
     None,
-    "1 while as much stands parked as may be (parked_max, parked_max_mib) and sources do not read",
+    "1 while as much stands parked as may be (parked_max, parked_max_mib, parked_max_age) and sources do not read",
 );
 /// Changes under way, by action.
 pub const ACTION_IN_FLIGHT: Metric =

@@ -278,6 +278,7 @@ impl Process {
     /// Looks whether other processes have as much parked as may be, and tells them how it is here: nobody reads then.
     pub fn look_at_shelves(&self) {
         self.keeper.shelves().set_others_full(self.cluster.others_are_busy().full);
+        self.keeper.shelves().look_again(self.clock.unix_ms());
         self.cluster.busy_changed();
     }
 

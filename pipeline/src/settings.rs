@@ -47,6 +47,8 @@ pub struct Settings {
     pub parked_max: u64,
     /// MiB of changes that may stand parked, about.
     pub parked_max_mib: u64,
+    /// How long a change may stand parked; `None`: however long.
+    pub parked_max_age: Option<Duration>,
     /// What happens when as much stands parked as may be.
     pub parked_full: ParkedFull,
     /// The run drains, saves and ends once nothing came and nothing was under way for so long; `None`: it waits for more.
@@ -107,6 +109,7 @@ impl Default for Settings {
             in_flight_mib: 64,
             parked_max: 1_000_000,
             parked_max_mib: 4096,
+            parked_max_age: None,
             parked_full: ParkedFull::Pause,
             until_idle: None,
             drain_timeout: 10,

@@ -4,10 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::checkpoint::store::{Group, Parked, ParkedHead, ParkedId};
+use crate::epoch::unix_ms;
 
 /// How much may stand parked. At the bound sources stop reading; what is under way then may still exceed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,11 +18,13 @@ pub struct Bound {
     pub records: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Milliseconds that the oldest may have stood.
+    pub age_ms: u64,
 }
 
 impl Bound {
     /// No bound at all.
-    pub const NONE: Bound = Bound { records: u64::MAX, bytes: u64::MAX };
+    pub const NONE: Bound = Bound { records: u64::MAX, bytes: u64::MAX, age_ms: u64::MAX };
 }
 
 /// What stands parked for one action.
@@ -71,7 +75,7 @@ impl Shelves {
         for head in heads {
             inner.put(&head.action, head.id, head.bytes);
         }
-        let full = AtomicBool::new(inner.reaches(bound));
+        let full = AtomicBool::new(inner.reaches(bound, unix_ms()));
         Shelves { bound, inner: Mutex::new(inner), full, others_full: AtomicBool::new(false) }
     }
 
@@ -88,7 +92,13 @@ impl Shelves {
         for resolved in &group.resolved {
             inner.take(&resolved.action, resolved.id);
         }
-        self.full.store(inner.reaches(self.bound), Ordering::Release);
+        self.full.store(inner.reaches(self.bound, unix_ms()), Ordering::Release);
+    }
+
+    /// Time has passed, which makes what stands here older.
+    pub fn look_again(&self, now_ms: u64) {
+        let inner = self.inner.lock();
+        self.full.store(inner.reaches(self.bound, now_ms), Ordering::Release);
     }
 
     /// Notes when records are to be tried again that an earlier run left.
@@ -164,12 +174,16 @@ impl Shelves {
             return self.is_full().then(|| "another process has as much parked as may be; sources do not read".to_owned());
         }
         let (records, bytes) = self.sums();
-        let (what, is, setting, most) = match records >= self.bound.records {
-            true => ("changes", records, "parked_max", self.bound.records),
-            false => ("MiB", bytes >> 20, "parked_max_mib", self.bound.bytes >> 20),
+        let (stands, setting, most) = if records >= self.bound.records {
+            (format!("{records} changes stand parked"), "parked_max", self.bound.records.to_string())
+        } else if bytes >= self.bound.bytes {
+            (format!("{} MiB of changes stand parked", bytes >> 20), "parked_max_mib", (self.bound.bytes >> 20).to_string())
+        } else {
+            let most = humantime::format_duration(Duration::from_millis(self.bound.age_ms)).to_string();
+            ("the oldest parked change has stood for longer".to_owned(), "parked_max_age", most)
         };
         Some(format!(
-            "{is} {what} stand parked, and {setting} is {most}: sources do not read until there is room; see what it is with \
+            "{stands}, and {setting} is {most}: sources do not read until there is room; see what it is with \
              `parked list`, then `parked retry` or `parked drop`, or raise {setting}"
         ))
     }
@@ -221,8 +235,17 @@ impl Inner {
         }
     }
 
-    fn reaches(&self, bound: Bound) -> bool {
-        self.records >= bound.records || self.bytes >= bound.bytes
+    fn reaches(&self, bound: Bound, now_ms: u64) -> bool {
+        self.records >= bound.records || self.bytes >= bound.bytes || self.is_older(bound.age_ms, now_ms)
+    }
+
+    /// Whether anything has stood for longer than this.
+    fn is_older(&self, age_ms: u64, now_ms: u64) -> bool {
+        let is_old = |shelf: &OneShelf| {
+            let first = shelf.records.first_key_value().map(|(id, _)| *id);
+            shelf.oldest.is_some_and(|(id, at)| Some(id) == first && now_ms.saturating_sub(at) > age_ms)
+        };
+        age_ms < u64::MAX && self.shelves.values().any(is_old)
     }
 }
 
@@ -255,7 +278,7 @@ mod tests {
 
     #[test]
     fn what_is_parked_counts_until_it_is_resolved_and_full_is_told() {
-        let shelves = Shelves::of([], Bound { records: 2, bytes: u64::MAX });
+        let shelves = Shelves::of([], Bound { records: 2, ..Bound::NONE });
         shelves.committed(&group(vec![parked(1, 0), parked(2, 0), parked(2, 0)], &[]));
         assert_eq!((shelves.sums().0, shelves.is_full(), shelves.by_action()["a"].oldest), (2, true, Some(1)));
         assert!(shelves.complaint().unwrap().contains("parked_max is 2"));
@@ -267,6 +290,22 @@ mod tests {
         assert_eq!((shelves.is_full(), shelves.sums()), (false, (1, left.bytes)));
         shelves.committed(&group(vec![], &[2]));
         assert_eq!(shelves.sums(), (0, 0));
+    }
+
+    #[test]
+    fn what_has_stood_for_too_long_is_as_much_as_may_be() {
+        let shelves = Shelves::of([], Bound { age_ms: 1_000, ..Bound::NONE });
+        let old = parked(7, 0);
+        shelves.committed(&group(vec![old.clone(), parked(8, 0)], &[]));
+        assert!(!shelves.is_full(), "nobody has looked when it was parked");
+        shelves.set_oldest(&old);
+        shelves.look_again(1_007);
+        assert!(!shelves.is_full());
+        shelves.look_again(1_008);
+        assert!(shelves.is_full());
+        assert!(shelves.complaint().unwrap().contains("parked_max_age is 1s"), "{:?}", shelves.complaint());
+        shelves.committed(&group(vec![], &[7]));
+        assert!(!shelves.is_full());
     }
 
     #[test]

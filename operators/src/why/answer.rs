@@ -235,7 +235,7 @@ impl fmt::Display for Why {
             if paused.by == "parked" {
                 write!(
                     f,
-                    "\nsource {} (worker {}) has been paused for {}: {} changes stand parked, of at most {} (parked_max, parked_max_mib); \
+                    "\nsource {} (worker {}) has been paused for {}: {} changes stand parked, of at most {} (parked_max, parked_max_mib, parked_max_age); \
                      `parked list` shows them, `parked retry` and `parked drop` make room",
                     paused.source,
                     paused.worker,

@@ -373,6 +373,14 @@ pub const SETTINGS: &[Setting] = &[
         ..PLAIN
     },
     Setting {
+        name: "parked_max_age",
+        heading: PARKED,
+        kind: Kind::Time { bare_ms: Some(1000), step_ms: 1, min_ms: 1000, none: true },
+        usual: Usual::Is("none"),
+        meaning: "How long a change may stand parked; likewise",
+        ..PLAIN
+    },
+    Setting {
         name: "parked_full",
         heading: PARKED,
         kind: Kind::Word(&[

@@ -269,6 +269,10 @@ impl Effective {
             in_flight_mib: self.whole("in_flight_mib").unwrap_or(usual.in_flight_mib),
             parked_max: self.whole("parked_max").unwrap_or(usual.parked_max),
             parked_max_mib: self.whole("parked_max_mib").unwrap_or(usual.parked_max_mib),
+            parked_max_age: match self.value("parked_max_age") {
+                Some((Value::Time(time), _)) => time,
+                _ => None,
+            },
             parked_full: match word("parked_full") {
                 "stop" => ParkedFull::Stop,
                 _ => ParkedFull::Pause,

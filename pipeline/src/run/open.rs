@@ -324,7 +324,11 @@ fn global_ids(plan: &Plan, partitions: &Partitions) -> Vec<bool> {
 fn shelves(settings: &Settings, cluster: &Cluster, restored: &Restored) -> Shelves {
     let place = cluster.place();
     let share = |whole: u64| place.share(usize::try_from(whole).unwrap_or(usize::MAX)) as u64;
-    let bound = Bound { records: share(settings.parked_max), bytes: share(settings.parked_max_mib << 20) };
+    let bound = Bound {
+        records: share(settings.parked_max),
+        bytes: share(settings.parked_max_mib << 20),
+        age_ms: settings.parked_max_age.map_or(u64::MAX, |age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)),
+    };
     let owner = |head: &ParkedHead| if head.cause == Cause::Rejected { 0 } else { place.owner_of(head.key_hash) };
     Shelves::of(restored.parked.iter().filter(|head| owner(head) == place.process), bound)
 }
