@@ -490,6 +490,17 @@ impl Desk {
     }
 }
 
+impl Drop for Desk {
+    /// A command may have come between the moment at which its source ended, with nothing under way, and the end of this operator. The call goes on
+    /// and notes what it comes to; but nobody here hears of it any more, and the other sources must not wait for that.
+    fn drop(&mut self) {
+        let records = self.tasks.iter().filter(|(_, task)| task.resolves.is_some()).count();
+        (0..records).for_each(|_| self.process.put_down());
+        self.process.settle_backlog(records);
+        self.in_hand.difference(&self.in_line).for_each(|_| self.process.out_of_hand());
+    }
+}
+
 impl Open {
     fn new(capability: Capability<Epoch>) -> Self {
         Open { capability, pending: 0, delivered: 0, filtered: 0, parked: 0, met: Vec::new() }
