@@ -352,7 +352,7 @@ fn webhooks_parks_what_a_dead_endpoint_does_not_take_and_delivers_it_later() {
     let figures = ["delivered", "parked", "retried", "repeated"].map(|figure| hook[figure].as_u64().unwrap());
     assert_eq!((again["read_now"].as_u64(), figures), (Some(0), [20, 0, 0, 0]));
     dead.slow(0);
-    page.example.succeed(&["parked", "retry", "--all"]);
+    page.example.succeed(&["parked", "retry", "--all", "--yes"]);
     let (_, report) = page.run(&arguments);
     check_books(&report, "hook-2", [20, 0, 0, 20, 0]);
     let first: std::collections::BTreeSet<String> = dead.came().into_iter().map(|request| request.idempotency_key).collect();

@@ -46,6 +46,9 @@ use crate::postgres::ahead::AS_IT_IS;
 
 /// Pages of tables that are added to a running pipeline are read for so long at a time; then the stream goes on.
 pub(super) const BESIDE: Duration = Duration::from_secs(2);
+/// How long a reader waits for a table's lock. Whoever waits for a lock that excludes us (a truncation, an alteration) lets nobody pass, and waits for those
+/// of us that have theirs: then all let go, and another snapshot is taken.
+const LOCK_TIMEOUT: &str = "set local lock_timeout = '2s'";
 /// Pieces that may wait to be taken; their bytes are bounded beside.
 const PIECES: usize = 64;
 
@@ -124,12 +127,19 @@ impl Round {
         for number in 1..=options.connections.max(1) {
             let reader = session::open(&options.url, &format!("snapshot {number}")).await?;
             exported.begin(&reader).await?;
+            reader.batch_execute(LOCK_TIMEOUT).await.map_err(|error| failed("setting up a session to read rows", error))?;
             readers.push(reader);
         }
         let Some(first) = readers.first() else { return Err(Error::stop("nobody reads")) };
         round::settle(first, &outside).await?;
         let mut found = Found::default();
         found.look(first, options, tables).await?;
+        // Before anything is read: a reader that came to a table later might wait for somebody who waits for the first one.
+        for reader in readers.iter().skip(1) {
+            for published in &found.published {
+                published.hold(reader).await?;
+            }
+        }
         let path = TableKey::search_path(found.published.iter().map(|table| &table.key));
         for reader in &readers {
             let set = format!("select set_config('search_path', {}, false); {AS_IT_IS}", quote_text(&path));

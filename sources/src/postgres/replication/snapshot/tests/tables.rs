@@ -111,3 +111,38 @@ fn what_is_read_ahead_is_bounded_and_large_rows_go_through() {
     assert_eq!(rows.len(), 25);
     assert!(rows.iter().all(|row| row[1].as_ref().unwrap().len() == 1_000_000));
 }
+
+/// Goal: who waits for a lock that excludes all readers, and the readers, do not wait for each other for ever. Method: a truncation waits while the round
+/// has not come to the table yet.
+#[test]
+fn a_truncation_that_waits_for_a_round_is_not_waited_for() {
+    let database = Server::shared().database().unwrap();
+    database
+        .sql(
+            "create table a(id int primary key, v text); insert into a select g, repeat('x', 1000000) from generate_series(1, 30) g; \
+             create table c as select * from a; alter table c add primary key (id); \
+             create table b(id int primary key, v text); insert into b values (1, 'one'); create publication pub for table a, b, c",
+        )
+        .unwrap();
+    runtime().block_on(async {
+        let options = options(&database, 10);
+        let mut tables = Vec::new();
+        for table in ["a", "c", "b"] {
+            tables.push(planned(&options, &database, table).await);
+        }
+        let mut round = Round::begin(&options, &tables, None).await.unwrap();
+        let outside = session::open(&options.url, "outside").await.unwrap();
+        let truncated = tokio::spawn(async move { outside.batch_execute("truncate public.b").await });
+        let waits = "select count(*) from pg_locks where not granted and mode = 'AccessExclusiveLock'";
+        while database.one(waits).unwrap() == "0" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut rows = 0;
+        while let Some(page) = tokio::time::timeout(Duration::from_secs(20), round.next()).await.unwrap().unwrap() {
+            rows += page.rows().count();
+        }
+        assert_eq!(rows, 61);
+        drop(round);
+        truncated.await.unwrap().unwrap();
+    });
+}
