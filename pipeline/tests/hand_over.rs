@@ -181,6 +181,10 @@ impl Case {
         assert_eq!(self.target.one(misplaced).unwrap(), "0", "events of a key out of order");
         let twice = "select count(*) from (select from history group by change having count(*) > 1) twice";
         assert_eq!(self.target.one(twice).unwrap(), "0", "events that were applied twice");
+        // A server has a hundred slots, and there may be more seeds.
+        let slots = "from pg_replication_slots where database = current_database()";
+        support::until("nobody has the slot", || self.source.one(&format!("select count(*) {slots} and active")).unwrap() == "0");
+        self.source.sql(&format!("select pg_drop_replication_slot(slot_name) {slots}")).unwrap();
         self.crashes
     }
 
