@@ -8,7 +8,6 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use highwater_operators::action::call::Planned;
 use highwater_operators::action::{BatchAction, BoxFuture, Delivery, Surroundings};
-use highwater_operators::clock::Clock;
 use highwater_operators::{Error, ErrorKind, Result};
 use hyper::Method;
 use hyper::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
@@ -79,7 +78,7 @@ impl BatchAction for Elasticsearch {
     }
 
     fn begin(&self, around: &Surroundings) {
-        let _ = self.opened(around);
+        let _ = self.open.begin(around, |around| self.description().open(around));
     }
 
     fn batch_max(&self) -> Option<usize> {
@@ -89,22 +88,7 @@ impl BatchAction for Elasticsearch {
 
 impl Elasticsearch {
     fn open(&self) -> Result<Arc<Open>> {
-        // A call without a pipeline around it is a test, or a program of its own.
-        let alone = || Surroundings {
-            action: "elasticsearch".to_owned(),
-            max_parallelism: 100,
-            clock: Clock::default(),
-            allow_private: false,
-        };
-        let opened = match self.open.get() {
-            Some(opened) => opened,
-            None => self.opened(&alone()),
-        };
-        opened.clone().map_err(Error::stop)
-    }
-
-    fn opened(&self, around: &Surroundings) -> &Result<Arc<Open>, String> {
-        self.open.get_or_init(|| self.description().open(around).map(Arc::new))
+        self.open.get("elasticsearch", |around| self.description().open(around))
     }
 }
 

@@ -10,7 +10,6 @@ mod setup;
 mod version;
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
 
 use highwater_operators::position::PartitionId;
 use hyper::header::HeaderValue;
@@ -20,6 +19,7 @@ pub use self::setup::IndexTemplate;
 pub use self::version::Version;
 use self::version::Versioning;
 use crate::http::{Endpoint, Origin, Reach};
+use crate::network::opened::Opened;
 use crate::template::Template;
 
 /// A document for each key, as its row stands; or one for each change.
@@ -53,7 +53,7 @@ use crate::template::Template;
 pub struct Elasticsearch {
     description: Description,
     /// Made by the first worker.
-    open: Arc<OnceLock<Result<Arc<Open>, String>>>,
+    open: Opened<Open>,
 }
 
 /// What was asked for.

@@ -1,7 +1,5 @@
 //! What can be said of documents, and what is wrong with it.
 
-use std::sync::{Arc, OnceLock};
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use highwater_operators::action::call::Planned;
@@ -10,6 +8,7 @@ use hyper::header::HeaderValue;
 use super::version::Versioning;
 use super::{Description, Document, Elasticsearch, IndexTemplate, Version};
 use crate::http::{Origin, Reach, reach_settings};
+use crate::network::opened::Opened;
 use crate::template::{Template, missing_lookups};
 
 impl Elasticsearch {
@@ -52,13 +51,13 @@ impl Elasticsearch {
             reach: Reach { answer_max: 16 << 20, ..Reach::default() },
             problems,
         };
-        let made = Elasticsearch { description, open: Arc::default() }.id("{key}");
+        let made = Elasticsearch { description, open: Opened::default() }.id("{key}");
         made.parsed("index", index, |description, index| description.index = index)
     }
 
     fn with(mut self, change: impl FnOnce(&mut Description)) -> Self {
         change(&mut self.description);
-        self.open = Arc::new(OnceLock::new());
+        self.open = Opened::default();
         self
     }
 

@@ -10,7 +10,7 @@ mod send;
 mod settings;
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_operators::guard::GuardConfig;
@@ -18,6 +18,7 @@ use highwater_operators::guard::GuardConfig;
 use self::message::Letter;
 use self::send::Open;
 pub use crate::network::Resolve;
+use crate::network::opened::Opened;
 
 /// A mail for each change.
 ///
@@ -51,7 +52,7 @@ pub use crate::network::Resolve;
 pub struct Mail {
     description: Description,
     /// Made by the first worker.
-    open: Arc<OnceLock<Result<Arc<Open>, String>>>,
+    open: Opened<Open>,
 }
 
 /// What was asked for.

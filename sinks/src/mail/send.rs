@@ -60,24 +60,13 @@ impl Action for Mail {
     }
 
     fn begin(&self, around: &Surroundings) {
-        let _ = self.opened(around);
+        let _ = self.open.begin(around, |around| self.description().open(around));
     }
 }
 
 impl Mail {
     fn open(&self) -> Result<Arc<Open>> {
-        // A call without a pipeline around it is a test, or a program of its own.
-        let alone =
-            || Surroundings { action: "mail".to_owned(), max_parallelism: 100, clock: Clock::default(), allow_private: false };
-        let opened = match self.open.get() {
-            Some(opened) => opened,
-            None => self.opened(&alone()),
-        };
-        opened.clone().map_err(Error::stop)
-    }
-
-    fn opened(&self, around: &Surroundings) -> &Result<Arc<Open>, String> {
-        self.open.get_or_init(|| self.description().open(around).map(Arc::new))
+        self.open.get("mail", |around| self.description().open(around))
     }
 }
 

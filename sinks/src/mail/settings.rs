@@ -1,7 +1,7 @@
 //! What can be said of a mail, and what is wrong with it.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_operators::action::call::Planned;
@@ -13,6 +13,7 @@ use super::message::{Letter, Person};
 use super::{Description, Login, Mail, Security, Server};
 use crate::network::Resolve;
 use crate::network::dial::literal_problem;
+use crate::network::opened::Opened;
 use crate::network::resolve::System;
 use crate::network::tls::certificates;
 use crate::template::{Template, missing_lookups};
@@ -41,12 +42,12 @@ impl Mail {
             guard: GuardConfig::default(),
             problems,
         };
-        Mail { description, open: Arc::default() }
+        Mail { description, open: Opened::default() }
     }
 
     fn with(mut self, change: impl FnOnce(&mut Description)) -> Self {
         change(&mut self.description);
-        self.open = Arc::new(OnceLock::new());
+        self.open = Opened::default();
         self
     }
 

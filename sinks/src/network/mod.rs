@@ -2,6 +2,7 @@
 
 pub(crate) mod address;
 pub(crate) mod dial;
+pub(crate) mod opened;
 pub(crate) mod resolve;
 pub(crate) mod tls;
 

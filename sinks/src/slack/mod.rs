@@ -9,14 +9,13 @@ mod message;
 mod post;
 mod settings;
 
-use std::sync::{Arc, OnceLock};
-
 use highwater_operators::clock::Clock;
 use highwater_operators::guard::rate::RateConfig;
 use hyper::header::HeaderValue;
 
 use self::channels::Channels;
 use crate::http::{Endpoint, Origin, Reach};
+use crate::network::opened::Opened;
 use crate::template::Template;
 
 /// A message in Slack for each change.
@@ -44,7 +43,7 @@ use crate::template::Template;
 pub struct Slack {
     description: Description,
     /// Made by the first worker.
-    open: Arc<OnceLock<Result<Arc<Open>, String>>>,
+    open: Opened<Open>,
 }
 
 /// What was asked for.

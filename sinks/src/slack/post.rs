@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use highwater_operators::action::call::Planned;
 use highwater_operators::action::{Action, BoxFuture, Delivery, Surroundings};
-use highwater_operators::clock::Clock;
 use highwater_operators::{Error, Result};
 use serde::Deserialize;
 
@@ -63,24 +62,13 @@ impl Action for Slack {
     }
 
     fn begin(&self, around: &Surroundings) {
-        let _ = self.opened(around);
+        let _ = self.open.begin(around, |around| self.description().open(around));
     }
 }
 
 impl Slack {
     fn open(&self) -> Result<Arc<Open>> {
-        // A call without a pipeline around it is a test, or a program of its own.
-        let alone =
-            || Surroundings { action: "slack".to_owned(), max_parallelism: 100, clock: Clock::default(), allow_private: false };
-        let opened = match self.open.get() {
-            Some(opened) => opened,
-            None => self.opened(&alone()),
-        };
-        opened.clone().map_err(Error::stop)
-    }
-
-    fn opened(&self, around: &Surroundings) -> &Result<Arc<Open>, String> {
-        self.open.get_or_init(|| self.description().open(around).map(Arc::new))
+        self.open.get("slack", |around| self.description().open(around))
     }
 }
 

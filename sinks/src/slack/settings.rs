@@ -1,7 +1,5 @@
 //! What can be said of a message, and what is wrong with it.
 
-use std::sync::{Arc, OnceLock};
-
 use highwater_operators::action::call::Planned;
 use highwater_operators::guard::rate::RateConfig;
 use hyper::header::HeaderValue;
@@ -9,6 +7,7 @@ use hyper::header::HeaderValue;
 use super::cut::TEXT_MAX;
 use super::{Description, Slack, Way};
 use crate::http::{Origin, Reach, reach_settings};
+use crate::network::opened::Opened;
 use crate::template::{Template, missing_lookups};
 
 /// Where bots post.
@@ -68,12 +67,12 @@ impl Slack {
             reach: Reach::default(),
             problems,
         };
-        Slack { description, open: Arc::default() }
+        Slack { description, open: Opened::default() }
     }
 
     fn with(mut self, change: impl FnOnce(&mut Description)) -> Self {
         change(&mut self.description);
-        self.open = Arc::new(OnceLock::new());
+        self.open = Opened::default();
         self
     }
 

@@ -201,7 +201,7 @@ impl BatchAction for WebhookBatch {
     }
 
     fn begin(&self, around: &Surroundings) {
-        let _ = self.webhook.opened(around);
+        self.webhook.opened(around);
     }
 
     fn batch_max(&self) -> Option<usize> {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use highwater_operators::action::call::Planned;
 use highwater_operators::action::{Action, BoxFuture, Delivery, Surroundings};
-use highwater_operators::clock::Clock;
 use highwater_operators::{Error, Result};
 
 use super::{Description, Webhook};
@@ -31,24 +30,17 @@ impl Action for Webhook {
     }
 
     fn begin(&self, around: &Surroundings) {
-        let _ = self.opened(around);
+        self.opened(around);
     }
 }
 
 impl Webhook {
     pub(super) fn open(&self) -> Result<Arc<Endpoint>> {
-        // A call without a pipeline around it is a test, or a program of its own.
-        let alone =
-            || Surroundings { action: "webhook".to_owned(), max_parallelism: 100, clock: Clock::default(), allow_private: false };
-        let opened = match self.open.get() {
-            Some(opened) => opened,
-            None => self.opened(&alone()),
-        };
-        opened.clone().map_err(Error::stop)
+        self.open.get("webhook", |around| self.description().open(around))
     }
 
-    pub(super) fn opened(&self, around: &Surroundings) -> &Result<Arc<Endpoint>, String> {
-        self.open.get_or_init(|| self.description().open(around).map(Arc::new))
+    pub(super) fn opened(&self, around: &Surroundings) {
+        let _ = self.open.begin(around, |around| self.description().open(around));
     }
 }
 

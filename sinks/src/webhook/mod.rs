@@ -10,7 +10,7 @@ mod request;
 mod settings;
 mod sign;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use highwater_operators::Change;
 use hyper::Method;
@@ -21,6 +21,7 @@ use self::sign::Secret;
 use crate::http::{Endpoint, Origin, Policy, Reach};
 use crate::line::Line;
 pub use crate::network::Resolve;
+use crate::network::opened::Opened;
 use crate::template::Template;
 
 /// A request to an HTTP endpoint for each change.
@@ -51,7 +52,7 @@ use crate::template::Template;
 pub struct Webhook {
     description: Description,
     /// Made by the first worker.
-    open: Arc<OnceLock<Result<Arc<Endpoint>, String>>>,
+    open: Opened<Endpoint>,
 }
 
 /// What was asked for.

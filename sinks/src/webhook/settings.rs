@@ -1,6 +1,6 @@
 //! What can be said of a webhook. A path may be as secret as a header: only the origin is ever shown.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use highwater_operators::Change;
 use highwater_operators::action::call::Planned;
@@ -13,6 +13,7 @@ use super::sign::Secret;
 use super::{Body, Description, Webhook};
 use crate::http::{Origin, Policy, Reach, reach_settings};
 use crate::line::Line;
+use crate::network::opened::Opened;
 use crate::template::{Template, missing_lookups};
 
 /// Headers that are ours, or HTTP's own.
@@ -64,12 +65,12 @@ impl Webhook {
             body_max: 1 << 20,
             problems,
         };
-        Webhook { description, open: Arc::default() }
+        Webhook { description, open: Opened::default() }
     }
 
     fn with_description(mut self, change: impl FnOnce(&mut Description)) -> Self {
         change(&mut self.description);
-        self.open = Arc::new(OnceLock::new());
+        self.open = Opened::default();
         self
     }
 
