@@ -201,6 +201,7 @@ fn with_parked(record: &[u8]) -> Vec<u8> {
         key_hash: 1,
         position: Position { partition: 0, at: 0, within: 0 },
         time_ms: 0,
+        bytes: 0,
     };
     let attachment = (record.len() as u64, crc32fast::hash(record));
     let mut entry = vec![SNAPSHOT_PARKED, 1];
