@@ -60,7 +60,10 @@ const KINDS: [Kind; 10] = [
     // Too random to be compressed, so it stands apart, and is not sent with what does not change it.
     ("text", large),
     ("text not null default ''", large),
-    ("jsonb", |dice| format!("'{{\"n\": {}, \"l\": [null, \"x\"]}}'", dice.below(9))),
+    ("jsonb", |dice| match dice.below(9) {
+        0 => "'null'".to_owned(),
+        n => format!("'{{\"n\": {n}, \"l\": [null, \"x\"]}}'"),
+    }),
     ("text[]", |dice| format!("array['a,b', null, '{}']", dice.below(50))),
     ("bytea", |dice| format!("'\\x{:08x}'", dice.below(1 << 32))),
     ("timestamptz", |dice| format!("timestamptz '2024-01-01' + interval '{} ms'", dice.below(1 << 40))),

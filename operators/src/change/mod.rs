@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::position::{PartitionId, Position};
-use crate::row::{Row, Value, is_list_of_names, list_length};
+use crate::row::{Row, Value, apart};
 pub use builder::ChangeBuilder;
 pub use found::Found;
 
@@ -79,7 +79,7 @@ pub struct Change {
     key: (u16, u16),
     table_start: u16,
     table_length: u8,
-    /// The operation in [`OPERATION`], and [`FAILED`] and [`PARTIAL`].
+    /// The operation in [`OPERATION`], and [`FAILED`] and [`APART`].
     marks: u8,
     /// Made where the change is made, while its line is in the cache; 0 where that is not known, and then made when asked for.
     #[serde(skip)]
@@ -90,8 +90,8 @@ const _: () = assert!(std::mem::size_of::<Change>() <= 104);
 
 /// Marks a change to which a stage has attached that it failed: nobody else need look at what is attached.
 const FAILED: u8 = 4;
-/// Marks a change whose row after lacks values that did not change: their names stand behind it in the block, a list of JSON.
-const PARTIAL: u8 = 16;
+/// Marks a change of whose fields not all is said in its rows: their names stand behind the last row in the block (`row/apart.rs`).
+const APART: u8 = 16;
 /// The bits of the operation. Two of them are as old as the marks; the third came when there was no room beside them.
 const OPERATION: u8 = 1 | 2 | 8;
 
@@ -141,26 +141,41 @@ impl Change {
         Ok(Self::in_place(block, position, &parts).unwrap_or_else(|| Self::copied(position, &parts, None)))
     }
 
-    /// A change whose row after lacks some fields because they are as they were: their names are told by `unchanged`, a list of JSON
-    /// strings. Taken where it stands if it stands right behind the row after.
+    /// A change of whose rows their text does not say all. `apart` is a list of JSON strings, names of fields: one that the row after lacks is
+    /// [unchanged](Value::Unchanged), one that is null there is the document `null`, not NULL. A list at its end names such nulls of the row
+    /// before. Taken where it stands if it stands right behind the last row.
+    ///
+    /// ```
+    /// # use highwater_operators::change::{Change, Operation, Parts};
+    /// # use highwater_operators::{Position, row::Value};
+    /// # let position = Position { partition: 0, at: 1, within: 0 };
+    /// # let parts = Parts { id: "1", table: "t", key: None, operation: Operation::Update, time_ms: 0, before: None, after: None };
+    /// let parts = Parts { after: Some(r#"{"id":1,"note":null,"document":null}"#), ..parts };
+    /// let change = Change::with_names_apart(Default::default(), position, parts, r#"["body","document"]"#)?;
+    /// assert_eq!(
+    ///     change.after().pick(["note", "document", "body"]),
+    ///     [Some(Value::Null), Some(Value::Other("null")), Some(Value::Unchanged)]
+    /// );
+    /// # Ok::<(), String>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`new`](Self::new); or there is no row after.
-    pub fn partial(block: Bytes, position: Position, parts: Parts<'_>, unchanged: &str) -> Result<Self, String> {
-        let Some(after) = parts.after else {
-            return Err("values are said to be unchanged in a row that is not there".to_owned());
+    /// As [`new`](Self::new); or there is no row.
+    pub fn with_names_apart(block: Bytes, position: Position, parts: Parts<'_>, apart: &str) -> Result<Self, String> {
+        let Some(last) = parts.after.or(parts.before) else {
+            return Err("something is told of the fields of a row that is not there".to_owned());
         };
-        if !is_list_of_names(unchanged) {
-            return Err("the names of what is unchanged are no list".to_owned());
+        if !apart::are_names(apart) {
+            return Err("what is told of fields apart from their row is no list of names".to_owned());
         }
-        let follows = match (place(&block, after), place(&block, unchanged)) {
+        let follows = match (place(&block, last), place(&block, apart)) {
             (Some((row, length)), Some((list, _))) => row + length == list,
             _ => false,
         };
         check(&block, &parts)?;
         let in_place = if follows { Self::in_place(block, position, &parts) } else { None };
-        let mut change = in_place.unwrap_or_else(|| Self::copied(position, &parts, Some(unchanged)));
-        change.marks |= PARTIAL;
+        let mut change = in_place.unwrap_or_else(|| Self::copied(position, &parts, Some(apart)));
+        change.marks |= APART;
         Ok(change)
     }
 
@@ -193,9 +208,9 @@ impl Change {
         })
     }
 
-    fn copied(position: Position, parts: &Parts<'_>, unchanged: Option<&str>) -> Self {
+    fn copied(position: Position, parts: &Parts<'_>, apart: Option<&str>) -> Self {
         let (key, before, after) = (parts.key.unwrap_or(""), parts.before.unwrap_or(""), parts.after.unwrap_or(""));
-        let pieces = [parts.id, parts.table, key, before, after, unchanged.unwrap_or("")];
+        let pieces = [parts.id, parts.table, key, before, after, apart.unwrap_or("")];
         let mut block = BytesMut::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
         let [id, table, key, before, after, _] = pieces.map(|piece| {
             let start = block.len();
@@ -231,7 +246,7 @@ impl Change {
             before: self.row_text(self.before),
             after: self.row_text(self.after),
         };
-        Change { found: self.found.clone(), marks: self.marks, ..Self::copied(self.position(), &parts, self.unchanged()) }
+        Change { found: self.found.clone(), marks: self.marks, ..Self::copied(self.position(), &parts, self.apart()) }
     }
 
     /// The same change with what lookups attached to another, which it was made of.
@@ -261,16 +276,17 @@ impl Change {
             let piece = self.block.get(start as usize..(start + length) as usize);
             piece.is_some_and(|piece| std::str::from_utf8(piece).is_ok())
         });
-        is_text && (self.marks & PARTIAL == 0 || (self.after != NO_ROW && self.unchanged().is_some_and(is_list_of_names)))
+        is_text && (self.marks & APART == 0 || self.apart().is_some())
     }
 
-    /// The names of what is unchanged in the row after, as a list of JSON.
-    fn unchanged(&self) -> Option<&str> {
-        if self.marks & PARTIAL == 0 {
+    /// The names of fields of which the text of their row does not say all, as a list of JSON.
+    fn apart(&self) -> Option<&str> {
+        if self.marks & APART == 0 {
             return None;
         }
-        let behind = self.block.get(self.after.0 as usize + self.after.1 as usize..)?;
-        std::str::from_utf8(behind.get(..list_length(behind)?)?).ok()
+        let last = if self.after == NO_ROW { self.before } else { self.after };
+        let behind = self.block.get(last.0 as usize + last.1 as usize..)?;
+        std::str::from_utf8(behind.get(..apart::length(behind)?)?).ok()
     }
 
     fn text(&self, (start, length): (usize, usize)) -> &str {
@@ -282,11 +298,12 @@ impl Change {
         (row != NO_ROW).then(|| self.text((row.0 as usize, row.1 as usize)))
     }
 
-    fn row_at(&self, row: (u32, u32)) -> Row<'_> {
-        match row {
-            NO_ROW => Row::ABSENT,
-            (start, length) => Row::json(&self.block[start as usize..(start + length) as usize]),
-        }
+    fn row_at<'a>(&'a self, row: (u32, u32), apart: Option<&'a str>) -> Row<'a> {
+        let object = match row {
+            NO_ROW => return Row::ABSENT,
+            (start, length) => &self.block[start as usize..(start + length) as usize],
+        };
+        apart.map_or(Row::json(object), |apart| Row::with_names_apart(object, apart.as_bytes()))
     }
 
     /// The change's id.
@@ -336,18 +353,12 @@ impl Change {
 
     /// The row before the change, absent for an insert.
     pub fn before(&self) -> Row<'_> {
-        self.row_at(self.before)
+        self.row_at(self.before, self.apart().and_then(apart::of_before))
     }
 
     /// The row after the change, absent for a delete.
     pub fn after(&self) -> Row<'_> {
-        match self.unchanged() {
-            None => self.row_at(self.after),
-            Some(unchanged) => {
-                let (start, length) = self.after;
-                Row::partial(&self.block[start as usize..(start + length) as usize], unchanged.as_bytes())
-            }
-        }
+        self.row_at(self.after, self.apart())
     }
 
     /// The row: after the change or, if there is none (a delete), before it.
@@ -507,7 +518,7 @@ impl PartialEq for Change {
             == (other.id(), other.table(), other.key(), other.operation(), other.time_ms, other.position())
             && self.row_text(self.before) == other.row_text(other.before)
             && self.row_text(self.after) == other.row_text(other.after)
-            && self.unchanged() == other.unchanged()
+            && self.apart() == other.apart()
     }
 }
 
@@ -605,15 +616,19 @@ mod tests {
         let block = Bytes::from_static(b"{\"a\":1}[\"body\",\"q\\\"\"]rest");
         let text = std::str::from_utf8(&block).unwrap();
         let (row, names) = (&text[..7], &text[7..21]);
-        let in_place = Change::partial(
+        let in_place = Change::with_names_apart(
             block.clone(),
             AT,
             Parts { id: &text[21..], table: "", key: None, after: Some(row), ..parts() },
             names,
         );
         assert_eq!(in_place.as_ref().unwrap().id().as_ptr(), block[21..].as_ptr());
-        let beside =
-            Change::partial(Bytes::new(), AT, Parts { after: Some(row), before: Some("{\"body\":\"x\"}"), ..parts() }, names);
+        let beside = Change::with_names_apart(
+            Bytes::new(),
+            AT,
+            Parts { after: Some(row), before: Some("{\"body\":\"x\"}"), ..parts() },
+            names,
+        );
         for mut change in [in_place.unwrap(), beside.unwrap()] {
             let sent: Change = postcard::from_bytes(&postcard::to_allocvec(&change).unwrap()).unwrap();
             assert!(change.is_sound());
@@ -625,8 +640,37 @@ mod tests {
                 assert!(!after.has("body", "x") && !change.changed("body") && change.changed("a"));
             }
         }
-        let none = Change::partial(Bytes::new(), AT, Parts { after: None, ..parts() }, names);
-        assert!(none.is_err() && Change::partial(Bytes::new(), AT, parts(), "[1]").is_err());
+        let none = Change::with_names_apart(Bytes::new(), AT, Parts { after: None, ..parts() }, names);
+        assert!(none.is_err() && Change::with_names_apart(Bytes::new(), AT, parts(), "[1]").is_err());
+    }
+
+    #[test]
+    fn a_document_null_is_not_null_before_as_after() {
+        let row = Some(r#"{"doc":null,"other":null}"#);
+        let updated = Parts { before: row, after: row, ..parts() };
+        let deleted = Parts { before: row, after: None, operation: Operation::Delete, ..parts() };
+        let (document, null) = (Some(Value::Other("null")), Some(Value::Null));
+        for (parts, apart, before, after) in [
+            (updated, r#"["doc","body"]"#, &null, &document),
+            (updated, r#"["doc",["doc"]]"#, &document, &document),
+            (updated, r#"[["doc"]]"#, &document, &null),
+            (deleted, r#"[["doc"]]"#, &document, &None),
+        ] {
+            let mut change = Change::with_names_apart(Bytes::new(), AT, parts, apart).unwrap();
+            let sent: Change = postcard::from_bytes(&postcard::to_allocvec(&change).unwrap()).unwrap();
+            assert!(change.is_sound());
+            for change in [change.detached(), sent, change] {
+                assert_eq!((&change.before().get("doc"), &change.after().get("doc")), (before, after), "{apart}");
+                assert_eq!(change.row().get("other"), null);
+                assert_eq!(
+                    (change.before().has("doc", "null"), change.before().has("other", "null")),
+                    (before == &document, false)
+                );
+                assert_eq!(change.changed("doc"), before != after && after.is_some(), "{apart}");
+                let all = change.before().to_vec();
+                assert_eq!((all[0].1.clone(), all[1].1.clone()), (before.clone().unwrap(), Value::Null));
+            }
+        }
     }
 
     #[test]

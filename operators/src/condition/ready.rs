@@ -156,8 +156,8 @@ fn before(change: &Change) -> Before<'_> {
 /// Whether two rows have the same in a field. Compared as it is written; only where an escape may write the same otherwise, as text.
 fn is_same(one: Row<'_>, other: Row<'_>, field: &str) -> bool {
     match (one.written(field), other.written(field)) {
-        (Some(one), Some(other)) if one == other => true,
-        (Some(one), Some(other)) if !one.contains('\\') && !other.contains('\\') => false,
+        (Some(text), Some(other)) if text == other && text != "null" => true,
+        (Some(text), Some(other)) if text != other && !text.contains('\\') && !other.contains('\\') => false,
         _ => one.get(field) == other.get(field),
     }
 }
@@ -224,6 +224,26 @@ mod tests {
         let escaped = Some(r#"{"status":"p\u0061id"}"#);
         assert_eq!(changed("status").ask(&change(Operation::Update, escaped, PAID)), Answer::Fails);
         assert_eq!(became("status", "paid").ask(&change(Operation::Update, escaped, PAID)), Answer::Fails);
+    }
+
+    #[test]
+    fn a_document_null_is_not_null() {
+        let row = Some(r#"{"doc":null}"#);
+        let plain = change(Operation::Update, row, row);
+        assert_eq!(changed("doc").ask(&plain), Answer::Fails);
+        for (apart, expected) in [(r#"["doc"]"#, Answer::Holds), (r#"["doc",["doc"]]"#, Answer::Fails)] {
+            let parts = crate::change::Parts {
+                id: "1",
+                table: "t",
+                key: None,
+                operation: Operation::Update,
+                time_ms: 0,
+                before: row,
+                after: row,
+            };
+            let told = Change::with_names_apart(bytes::Bytes::new(), plain.position(), parts, apart).unwrap();
+            assert_eq!(changed("doc").ask(&told), expected, "{apart}");
+        }
     }
 
     #[test]

@@ -123,7 +123,7 @@ async fn what_the_source_did_not_send_is_taken_of_the_row_before_or_the_change_i
     };
     let position = Position { partition: 0, at: 8, within: 0 };
     let partial = |before| {
-        let change = Change::partial(bytes::Bytes::new(), position, parts(before), r#"["text"]"#).unwrap();
+        let change = Change::with_names_apart(bytes::Bytes::new(), position, parts(before), r#"["text"]"#).unwrap();
         Delivery::alone(change, 1)
     };
     let orders = orders(&cluster);

@@ -45,8 +45,8 @@ pub(in super::super) struct Pieces {
     pub key_end: Option<usize>,
     pub before_end: Option<usize>,
     pub after_end: Option<usize>,
-    /// Behind the names of what is unchanged.
-    pub unchanged_end: Option<usize>,
+    /// Behind the names of fields of which the rows do not say all.
+    pub apart_end: Option<usize>,
     pub end: usize,
 }
 
@@ -91,7 +91,7 @@ impl Written {
             Some(&text[std::mem::replace(&mut from, end)..end])
         };
         let (key, before, after) = (piece(self.pieces.key_end), piece(self.pieces.before_end), piece(self.pieces.after_end));
-        let unchanged = piece(self.pieces.unchanged_end);
+        let apart = piece(self.pieces.apart_end);
         let parts = Parts {
             id: &text[start..id_end],
             table: &text[id_end..table_end],
@@ -103,9 +103,9 @@ impl Written {
         };
         let position = Position { partition, at: self.at, within: self.within };
         let block = block.slice(start..end);
-        let made = match unchanged {
+        let made = match apart {
             None => Change::new(block, position, parts),
-            Some(unchanged) => Change::partial(block, position, parts, unchanged),
+            Some(apart) => Change::with_names_apart(block, position, parts, apart),
         };
         made.map_err(|why| Rejected {
             position,

@@ -134,8 +134,8 @@ impl Shape {
         };
         let key = row.object_id.map(|field| text(Some(&names.object_id), field)).transpose()?;
         let (key_end, before_end, after_end) = (piece(key), piece(before), piece(after));
-        let (end, unchanged_end) = (out.len(), None);
-        let pieces = Pieces { start, id_end, table_end, key_end, before_end, after_end, unchanged_end, end };
+        let (end, apart_end) = (out.len(), None);
+        let pieces = Pieces { start, id_end, table_end, key_end, before_end, after_end, apart_end, end };
         Ok(Written { pieces, operation, time_ms, at: id as u64, within: 0 })
     }
 

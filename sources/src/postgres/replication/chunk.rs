@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::lsn::Lsn;
 use super::relation::Relation;
-use super::rows::{self, Values};
+use super::rows::{self, Names, Values};
 use crate::postgres::ahead::{Chunk, Pieces, Refused, Written};
 
 /// Something that happened to a row.
@@ -76,6 +76,7 @@ impl Chunk {
         out[key_start..].rotate_left(key_length);
         let table_end = id_end + table.len();
         let key_end = has_key.then_some(out.len());
+        let mut documents = Names::default();
         let before_end = match event.before {
             Before::Nothing | Before::Filling(_) => None,
             Before::Key(row) => {
@@ -83,31 +84,24 @@ impl Chunk {
                 Some(out.len())
             }
             Before::Whole(row) => {
-                rows::object(event.relation, row, None, out, |_| {});
+                rows::object(event.relation, row, None, out, |column| documents.push(column));
                 Some(out.len())
             }
         };
-        let (mut after_end, mut unchanged_end) = (None, None);
-        if let Some(row) = event.after {
+        let mut apart = Names::default();
+        let after_end = event.after.map(|row| {
             let whole = match event.before {
                 Before::Whole(before) | Before::Filling(before) => Some(before),
                 Before::Nothing | Before::Key(_) => None,
             };
-            let mut unchanged = Vec::new();
-            rows::object(event.relation, row, whole, out, |column| {
-                unchanged.push(if unchanged.is_empty() { b'[' } else { b',' });
-                rows::quote(column.name.as_bytes(), &mut unchanged);
-            });
-            after_end = Some(out.len());
-            if !unchanged.is_empty() {
-                unchanged.push(b']');
-                out.extend_from_slice(&unchanged);
-                unchanged_end = Some(out.len());
-            }
-        }
+            rows::object(event.relation, row, whole, out, |column| apart.push(column));
+            out.len()
+        });
+        apart.push_list(documents);
+        let apart_end = apart.write(out);
         let end = out.len();
         let (operation, time_ms) = (event.operation, event.time_ms);
-        let pieces = Pieces { start, id_end, table_end, key_end, before_end, after_end, unchanged_end, end };
+        let pieces = Pieces { start, id_end, table_end, key_end, before_end, after_end, apart_end, end };
         let written = Written { pieces, operation, time_ms, at, within };
         if key.is_some() && !has_key {
             self.set_aside(&written, &event.relation.table, "a column of its key has no value");
@@ -147,8 +141,8 @@ impl Chunk {
         // Writing to memory does not fail.
         let _ = write!(out, ",\"transactional\":{in_transaction}}}");
         let end = out.len();
-        let (key_end, before_end, after_end, unchanged_end) = (None, None, Some(end), None);
-        let pieces = Pieces { start, id_end, table_end: id_end, key_end, before_end, after_end, unchanged_end, end };
+        let (key_end, before_end, after_end, apart_end) = (None, None, Some(end), None);
+        let pieces = Pieces { start, id_end, table_end: id_end, key_end, before_end, after_end, apart_end, end };
         let written = Written { pieces, operation: Operation::Message, time_ms, at, within };
         self.take(written, "a message");
         Ok(())

@@ -38,14 +38,14 @@ impl<'a> Values<'a> {
     }
 }
 
-/// Writes a row as an object. What was not sent is taken from the row before, where that is whole; else it is left out, and `unchanged` is
-/// called for it.
+/// Writes a row as an object. What was not sent is taken from the row before, where that is whole; else it is left out, and `apart` is
+/// called for it. So it is for documents `null`, which the object does not tell from NULL.
 pub(super) fn object(
     relation: &Relation,
     row: Values<'_>,
     before: Option<Values<'_>>,
     out: &mut Vec<u8>,
-    mut unchanged: impl FnMut(&Column),
+    mut apart: impl FnMut(&Column),
 ) {
     out.push(b'{');
     let mut is_first = true;
@@ -55,14 +55,47 @@ pub(super) fn object(
             match before {
                 Some(before) => from = before,
                 None => {
-                    unchanged(column);
+                    apart(column);
                     continue;
                 }
             }
         }
-        field(column, from.get(at), &mut is_first, out);
+        let text = from.get(at);
+        if column.form == Form::Json && text.is_some_and(|text| text.trim_ascii() == b"null") {
+            apart(column);
+        }
+        field(column, text, &mut is_first, out);
     }
     out.push(b'}');
+}
+
+/// Names of columns, as they stand behind a row: a list of JSON.
+#[derive(Debug, Default)]
+pub(super) struct Names(Vec<u8>);
+
+impl Names {
+    pub(super) fn push(&mut self, column: &Column) {
+        self.0.push(if self.0.is_empty() { b'[' } else { b',' });
+        quote(column.name.as_bytes(), &mut self.0);
+    }
+
+    /// Appends names as a list of their own, if there are any.
+    pub(super) fn push_list(&mut self, names: Names) {
+        if !names.0.is_empty() {
+            self.0.push(if self.0.is_empty() { b'[' } else { b',' });
+            names.write(&mut self.0);
+        }
+    }
+
+    /// Writes the list, if there are any; where it ends.
+    pub(super) fn write(self, out: &mut Vec<u8>) -> Option<usize> {
+        if self.0.is_empty() {
+            return None;
+        }
+        out.extend_from_slice(&self.0);
+        out.push(b']');
+        Some(out.len())
+    }
 }
 
 /// Writes the key of a row as an object: all that is told of a row that is gone.

@@ -1,10 +1,13 @@
 //! A row, read lazily: nothing is parsed before a field is asked for, and several fields are found in one walk.
 
+pub(crate) mod apart;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use self::apart::Names;
 use crate::json::plain_until;
 
 /// A row of a change, or of a lookup. Cheap to copy; borrows from the change.
@@ -28,21 +31,21 @@ pub struct Row<'a>(Form<'a>);
 enum Form<'a> {
     Absent,
     Json(&'a [u8]),
-    /// An object, and the names of fields that it lacks because they are as they were.
-    Partial(&'a [u8], &'a [u8]),
+    /// An object, and the names of fields of which it does not say all.
+    Apart(&'a [u8], &'a [u8]),
     Fields(&'a Fields),
 }
 
 /// The value of one field.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value<'a> {
-    /// The field is there and null.
+    /// The field is there and null: NULL, of a database.
     Null,
     /// The field is there and as it was before the change; the source did not send what that is (a large value in Postgres).
     Unchanged,
     /// A string, unescaped.
     Text(Cow<'a, str>),
-    /// A number, a boolean, a list or an object, as it was written.
+    /// A number, a boolean, a list or an object, as it was written; and the document `null` where a source tells it from NULL.
     Other(&'a str),
 }
 
@@ -66,23 +69,29 @@ impl<'a> Row<'a> {
         Row(Form::Json(object))
     }
 
-    /// A row that lacks the fields of these names, a list of JSON strings, because they are as they were.
-    pub fn partial(object: &'a [u8], unchanged: &'a [u8]) -> Self {
-        Row(Form::Partial(object, unchanged))
+    /// A row of which its text does not say all. `apart` is a list of JSON strings, names of fields: one that the row lacks is unchanged,
+    /// one that is null in it is the document `null`, not NULL.
+    pub fn with_names_apart(object: &'a [u8], apart: &'a [u8]) -> Self {
+        Row(Form::Apart(object, apart))
     }
 
     /// The text of the object it is made of.
     fn object(&self) -> Option<&'a [u8]> {
         match self.0 {
-            Form::Json(object) | Form::Partial(object, _) => Some(object),
+            Form::Json(object) | Form::Apart(object, _) => Some(object),
             Form::Absent | Form::Fields(_) => None,
         }
     }
 
     /// The names of the fields that are as they were, and are not in the row.
     pub fn unchanged(&self) -> impl Iterator<Item = Cow<'a, str>> + use<'a> {
-        let names = if let Form::Partial(_, names) = self.0 { names } else { &[] };
-        Names { text: names, at: 0 }.map(unescape)
+        let (object, names) = if let Form::Apart(object, names) = self.0 { (object, names) } else { (&[][..], &[][..]) };
+        Names::new(names).map(unescape).filter(move |name| Walk::new(object).all(|(other, _)| !is_name(other, name)))
+    }
+
+    /// Whether this field, which is null in the text, is the document `null`.
+    fn is_document(&self, field: &str) -> bool {
+        matches!(self.0, Form::Apart(_, names) if Names::new(names).any(|name| is_name(name, field)))
     }
 
     /// A row whose fields are already separated.
@@ -111,7 +120,8 @@ impl<'a> Row<'a> {
     pub fn has(&self, field: &str, value: &str) -> bool {
         match self.object() {
             Some(object) => match Walk::new(object).find(|(name, _)| is_name(name, field)) {
-                None | Some((_, [b'n', ..])) => false,
+                None => false,
+                Some((_, null @ [b'n', ..])) => value.as_bytes() == null && self.is_document(field),
                 Some((_, [b'"', inner @ .., b'"'])) => is_name(inner, value),
                 Some((_, other)) => other == value.as_bytes(),
             },
@@ -150,11 +160,13 @@ impl<'a> Row<'a> {
             Form::Absent => [const { None }; N],
             Form::Fields(row) => fields.map(|field| row.get(field)),
             Form::Json(object) => pick(object, fields, value_of),
-            Form::Partial(object, _) => {
+            Form::Apart(object, _) => {
                 let mut found = pick(object, fields, value_of);
-                if found.iter().any(Option::is_none) {
-                    for (slot, field) in found.iter_mut().zip(fields).filter(|(slot, _)| slot.is_none()) {
-                        *slot = self.unchanged().any(|name| name == field).then_some(Value::Unchanged);
+                for (slot, field) in found.iter_mut().zip(fields) {
+                    match slot {
+                        Some(Value::Null) if self.is_document(field) => *slot = Some(Value::Other("null")),
+                        None => *slot = self.unchanged().any(|name| name == field).then_some(Value::Unchanged),
+                        Some(_) => {}
                     }
                 }
                 found
@@ -172,8 +184,14 @@ impl<'a> Row<'a> {
         match self.0 {
             Form::Absent => Vec::new(),
             Form::Fields(row) => row.iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect(),
-            Form::Json(object) | Form::Partial(object, _) => {
-                let mut fields: Vec<_> = Walk::new(object).map(|(name, value)| (unescape(name), value_of(value))).collect();
+            Form::Json(object) => Walk::new(object).map(|(name, value)| (unescape(name), value_of(value))).collect(),
+            Form::Apart(object, _) => {
+                let mut fields: Vec<_> = Row::json(object).to_vec();
+                for (name, value) in fields.iter_mut().filter(|(_, value)| *value == Value::Null) {
+                    if self.is_document(name) {
+                        *value = Value::Other("null");
+                    }
+                }
                 fields.extend(self.unchanged().map(|name| (name, Value::Unchanged)));
                 fields
             }
@@ -348,40 +366,6 @@ impl<'a> Iterator for Walk<'a> {
         self.skip_value();
         Some((name, &self.text[value..self.at]))
     }
-}
-
-/// Walks over a list of JSON strings; what else stands in it ends the walk.
-struct Names<'a> {
-    text: &'a [u8],
-    at: usize,
-}
-
-impl<'a> Iterator for Names<'a> {
-    /// A name between its quotes, still escaped.
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        if !matches!(self.text.get(self.at)?, b'[' | b',') || self.text.get(self.at + 1)? != &b'"' {
-            return None;
-        }
-        let mut walk = Walk { text: self.text, at: self.at + 1 };
-        let start = walk.at + 1;
-        walk.skip_string();
-        self.at = walk.at;
-        self.text.get(start..self.at.checked_sub(1)?)
-    }
-}
-
-/// How long the list of JSON strings is that a text begins with; `None` if it begins with none.
-pub(crate) fn list_length(text: &[u8]) -> Option<usize> {
-    let mut names = Names { text, at: 0 };
-    let count = names.by_ref().count();
-    (count > 0 && text.get(names.at) == Some(&b']')).then_some(names.at + 1)
-}
-
-/// Whether a text is such a list and nothing else.
-pub(crate) fn is_list_of_names(text: &str) -> bool {
-    list_length(text.as_bytes()) == Some(text.len())
 }
 
 /// Whether a name, as it is written, is this field. Names with escapes are rare and cost more.
