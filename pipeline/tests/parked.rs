@@ -1,4 +1,4 @@
-//! What people, schedules and hooks do with what stands parked: on a running pipeline through its port, on a stopped one by
+//! What people and schedules do with what stands parked: on a running pipeline through its port, on a stopped one by
 //! requests, embedded and in Postgres, with crashes; and what happens when as much stands parked as may be.
 
 mod support;
@@ -6,192 +6,24 @@ mod support;
 mod web;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use highwater::operators::checkpoint::embedded::DataDirectory;
-use highwater::operators::checkpoint::place::{Inspect, Letters, StorePlace};
-use highwater::operators::checkpoint::postgres::PostgresCheckpointStore;
 use highwater::operators::checkpoint::requests::Request;
-use highwater::operators::checkpoint::store::{Cause, Parked};
+use highwater::operators::checkpoint::store::Cause;
 use highwater::operators::epoch::unix_ms;
 use highwater::operators::parked::Filter;
 use highwater::operators::testing::failpoint;
 use highwater::operators::testing::postgres::Server;
 use highwater::prelude::*;
-use highwater::report::Report;
-use highwater::run::{Build, Control};
+use highwater::run::Control;
 use highwater::settings::{ParkedFull, Settings};
 use highwater::sources::channel::ChannelSource;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
-use support::Started;
+use support::fragile::{Fragile, Shop, all};
 use support::input::{Input, Item, Script};
-use tempfile::TempDir;
 use tokio::sync::Semaphore;
-
-/// What was called: action, id of the change, idempotency key.
-type Calls = Arc<Mutex<Vec<(&'static str, String, String)>>>;
-
-/// An action that refuses fragile changes until it is mended, and keeps what it was answered.
-struct Fragile {
-    name: &'static str,
-    calls: Calls,
-    mended: Arc<AtomicBool>,
-}
-
-impl Action for Fragile {
-    fn call(&self, delivery: Delivery) -> BoxFuture<'_> {
-        Box::pin(async move {
-            let fate = delivery.row().str("fate").unwrap_or_default().into_owned();
-            if fate == "fragile" && !self.mended.load(Ordering::SeqCst) {
-                return Err(Error::park("422 Unprocessable").with_response(format!("{} is not to my taste", delivery.id())));
-            }
-            self.calls.lock().push((self.name, delivery.id().to_owned(), delivery.idempotency_key()));
-            Ok(())
-        })
-    }
-}
-
-/// A pipeline with one such action and, if wanted, a change that hangs until the gate is opened.
-#[derive(Clone)]
-struct Shop {
-    folder: Arc<TempDir>,
-    calls: Calls,
-    mended: Arc<AtomicBool>,
-    gate: Arc<Semaphore>,
-    items: u64,
-    /// Every n-th is fragile.
-    every: u64,
-    keys: u64,
-    url: Option<String>,
-    tweak: fn(highwater::operators::action::NamedAction, &Shop) -> highwater::operators::action::NamedAction,
-}
-
-impl Shop {
-    fn new(items: u64, every: u64) -> Self {
-        Shop {
-            folder: Arc::new(support::folder()),
-            calls: Calls::default(),
-            mended: Arc::default(),
-            gate: Arc::new(Semaphore::new(0)),
-            items,
-            every,
-            keys: 50,
-            url: None,
-            tweak: |action, _| action,
-        }
-    }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    fn place(&self) -> Box<dyn StorePlace> {
-        match &self.url {
-            Some(url) => Box::new(PostgresCheckpointStore::at(url)),
-            None => Box::new(DataDirectory::at(self.data())),
-        }
-    }
-
-    fn inspect(&self) -> Box<dyn Inspect> {
-        self.place().inspect("test").unwrap().expect("a run was there")
-    }
-
-    fn letters(&self) -> Arc<dyn Letters> {
-        self.place().letters("test").unwrap()
-    }
-
-    fn settings(&self, workers: u64) -> Settings {
-        Settings { checkpoint: self.url.as_deref().map(Into::into), ..support::settings(self.data(), workers) }
-    }
-
-    fn build(&self) -> Build {
-        let (every, keys) = (self.every, self.keys);
-        let items = (0..self.items).map(|n| {
-            let item = Item::good(format!("c{n}"), format!("k{}", n % keys));
-            if n % every == 0 { item.fate("fragile") } else { item }
-        });
-        let gate = Item::good(format!("gate{}", self.items), "gate");
-        let input = Arc::new(Input::of(items.chain([gate])));
-        let shop = self.clone();
-        support::build(move |flow| {
-            let gate = shop.gate.clone();
-            let waits = run(move |_| {
-                let gate = gate.clone();
-                async move {
-                    gate.acquire().await?.forget();
-                    Ok(())
-                }
-            });
-            let act = Fragile { name: "act", calls: shop.calls.clone(), mended: shop.mended.clone() };
-            let act = action("act", act).when(|change| !change.id().starts_with("gate"));
-            flow.source(Script { input: input.clone(), seed: 5 })
-                .dedup(Dedup::latest(100_000))
-                .fan_out([
-                    (shop.tweak)(act, &shop),
-                    action("gate", waits).when(|change| change.id().starts_with("gate")).timeout(hours(1)),
-                ])
-                .checkpoint(Checkpoint::every(millis(3)));
-            Ok(())
-        })
-    }
-
-    fn start(&self, settings: &Settings) -> Started {
-        support::start(settings, &self.build(), Control::default())
-    }
-
-    /// Runs to the end, with the gate open.
-    fn run(&self, workers: u64) -> Report {
-        self.gate.add_permits(100);
-        support::run(&self.settings(workers), &self.build()).unwrap()
-    }
-
-    fn fragile(&self) -> u64 {
-        self.items.div_ceil(self.every)
-    }
-
-    fn parked(&self) -> Vec<Parked> {
-        all(&*self.inspect(), &Filter::default())
-    }
-
-    fn delivered(&self) -> BTreeMap<String, usize> {
-        let mut times = BTreeMap::new();
-        self.calls
-            .lock()
-            .iter()
-            .filter(|(name, ..)| *name == "act")
-            .for_each(|(_, id, _)| *times.entry(id.clone()).or_default() += 1);
-        times
-    }
-
-    /// The books say what was done: so many stand parked, so many were dropped, all others were delivered, each once and again at
-    /// most so often.
-    fn check(&self, report: &Report, parked: u64, dropped: u64, repeats: usize) {
-        let books = &report.actions["act"];
-        assert_eq!((books.read, books.in_flight), (self.items + 1, 0));
-        assert_eq!((books.parked, books.dropped), (parked + dropped, dropped));
-        assert_eq!(books.delivered, self.items - parked - dropped);
-        let delivered = self.delivered();
-        assert_eq!(delivered.len() as u64, books.delivered);
-        let repeated: usize = delivered.values().map(|times| times - 1).sum();
-        assert!(repeated <= repeats, "{repeated} repeats");
-        assert_eq!(self.inspect().parked_count(), parked);
-    }
-}
-
-fn all(inspection: &dyn Inspect, filter: &Filter) -> Vec<Parked> {
-    let (mut records, mut next) = (Vec::new(), Some(0));
-    while let Some(after) = next {
-        // Odd pages, so that their edges are met.
-        let page = inspection.parked_page(filter, after, 7).unwrap();
-        records.extend(page.records);
-        next = page.next;
-    }
-    records
-}
 
 /// A running pipeline, asked as the commands ask it.
 struct Port {
@@ -448,75 +280,12 @@ fn a_full_shelf_ends_a_run_that_is_to_end_then() {
     shop.check(&report, 0, 0, 100);
 }
 
-/// Goal: whatever is killed, a hook is told of each change that came to stand parked, with one idempotency key each, and what the hook
-/// fails at is parked under its own name and tells nobody.
-#[test]
-fn a_hook_is_told_of_each_parked_change_whatever_crashes() {
-    for (workers, failpoint, passage) in [
-        (1, failpoint::GROUP_COMMITTED, 4),
-        (2, failpoint::GROUP_BEFORE_COMMIT, 5),
-        (4, failpoint::ACTION_ANSWERED, 3),
-        (2, failpoint::SAVE_COMMITTED, 2),
-    ] {
-        let mut shop = Shop::new(300, 3);
-        shop.tweak = |act, shop| {
-            let told = shop.calls.clone();
-            act.on_parked(action("tell", Hook { told }).attempts(1))
-        };
-        shop.gate.add_permits(100);
-        let report = support::run_and_crash(&shop.settings(workers), &shop.build(), failpoint, passage).unwrap();
-        let again = support::run_and_crash(&shop.settings(workers), &shop.build(), failpoint, passage).unwrap();
-        let crashes = usize::from(!report.ended) + usize::from(!again.ended);
-        let report = shop.run(2);
-        let mut keys: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        let mut calls = 0;
-        for (_, id, key) in shop.calls.lock().iter().filter(|(name, ..)| *name == "tell") {
-            keys.entry(id.clone()).or_default().insert(key.clone());
-            calls += 1;
-        }
-        assert!(keys.values().all(|keys| keys.len() == 1), "{keys:?}");
-        // It fails at one of them, which stands parked under its name.
-        let fragile = shop.fragile();
-        assert_eq!(keys.len() as u64, fragile - 1);
-        assert!(calls <= keys.len() + 100 * crashes, "{calls} calls");
-        let parked = shop.parked();
-        let of = |action: &str| parked.iter().filter(|parked| parked.action == action).count() as u64;
-        assert_eq!((of("act"), of("tell"), parked.len() as u64), (fragile, 1, fragile + 1));
-        let books = &report.actions["act"];
-        assert_eq!((books.read, books.parked, books.delivered), (301, fragile, 300 - fragile));
-        assert!(!report.actions.contains_key("tell"), "a hook is told of nothing that was read");
-    }
-}
-
-struct Hook {
-    told: Calls,
-}
-
-impl Action for Hook {
-    fn call(&self, delivery: Delivery) -> BoxFuture<'_> {
-        Box::pin(async move {
-            let row = delivery.row();
-            assert_eq!(
-                (delivery.table(), row.str("action").as_deref(), row.str("cause").as_deref()),
-                ("parked", Some("act"), Some("failed"))
-            );
-            assert!(row.str("error").unwrap().contains("422") && row.str("response").unwrap().contains("my taste"));
-            assert!(delivery.after().raw_json().unwrap().contains("fragile"), "the change is told whole");
-            if delivery.id() == "c0" {
-                return Err(Error::retry("nobody listens"));
-            }
-            self.told.lock().push(("tell", delivery.id().to_owned(), delivery.idempotency_key()));
-            Ok(())
-        })
-    }
-}
-
 /// Goal: what stands parked is tried again when its schedule says so, also by another run; then it stays.
 #[test]
 fn a_schedule_tries_again_and_outlives_its_run() {
     for workers in [1, 2] {
         let mut shop = Shop::new(60, 3);
-        shop.tweak = |act, _| act.retry_parked(Schedule::after([millis(100), hours(5)]));
+        shop.with_action(|act, _| act.retry_parked(Schedule::after([millis(100), hours(5)])));
         shop.run(workers);
         let next = |shop: &Shop| shop.parked().iter().map(|parked| parked.history.next_try_ms).collect::<Vec<_>>();
         assert!(next(&shop).iter().all(|at| *at > 0 && *at < unix_ms() + 60_000));
@@ -538,7 +307,7 @@ fn a_schedule_tries_again_and_outlives_its_run() {
 fn a_schedule_lets_held_keys_go_on_in_order() {
     for workers in [1, 4] {
         let mut shop = Shop { keys: 4, ..Shop::new(200, 20) };
-        shop.tweak = |act, _| act.hold().retry_parked(Schedule::after([millis(50); 1_000]));
+        shop.with_action(|act, _| act.hold().retry_parked(Schedule::after([millis(50); 1_000])));
         let running = shop.start(&shop.settings(workers));
         let all_stand = || shop.place().inspect("test").is_ok_and(|seen| seen.is_some_and(|seen| seen.parked_count() >= 50));
         support::until("a key is held", all_stand);
@@ -555,23 +324,6 @@ fn a_schedule_lets_held_keys_go_on_in_order() {
             }
         }
     }
-}
-
-/// Goal: a pipeline whose hook cannot be one is refused before it runs, in words that say what to do.
-#[test]
-fn a_hook_that_cannot_be_one_is_refused() {
-    let refused = |hook: fn() -> highwater::operators::action::NamedAction| {
-        let build = support::build(move |flow| {
-            flow.source(Generator::new(1).changes(1))
-                .fan_out([action("act", run(|_| async { Ok(()) })).on_parked(hook())])
-                .checkpoint(Checkpoint::every(millis(5)));
-            Ok(())
-        });
-        highwater::run::plan(&build).unwrap().problems.join("\n")
-    };
-    assert!(refused(|| action("file", JsonLines::append("x.jsonl"))).contains("a hook is called out of order"));
-    assert!(refused(|| action("act", run(|_| async { Ok(()) }))).contains("name of another action or hook"));
-    assert!(refused(|| action("a", run(|_| async { Ok(()) })).when(|_| true)).contains("has a condition"));
 }
 
 /// Goal: of an action whose source has been read to its end nothing can be done in that run, which is said; a request waits for the next

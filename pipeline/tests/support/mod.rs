@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod books;
+pub mod fragile;
 pub mod input;
 pub mod oracle;
 pub mod processes;
