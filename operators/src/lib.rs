@@ -44,5 +44,5 @@ pub mod why;
 
 pub use change::{Change, Operation};
 pub use error::{Error, ErrorKind, Result};
-pub use position::{Epoch, PartitionId, Position, ResumeToken};
+pub use position::{Epoch, Order, PartitionId, Position, ResumeToken};
 pub use row::{Row, Value};

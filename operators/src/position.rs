@@ -27,6 +27,18 @@ pub struct Position {
     pub within: u64,
 }
 
+/// Where a change stands among those of its partition, where the source says so: of two, the one with the larger order came later. Rows that were there
+/// when reading began share one with each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Order(pub u64, pub u64, pub u64);
+
+impl Order {
+    /// That of a place which grows with reading.
+    pub fn of_place(place: Position) -> Order {
+        Order(place.at, place.within, 0)
+    }
+}
+
 /// Where a source continues reading one partition. Ordered by `order` alone; `detail` belongs to the source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResumeToken {

@@ -16,6 +16,7 @@ use highwater_operators::exchange::ExchangeByKey;
 use highwater_operators::fan_out::{FanOutExt, Upstream};
 use highwater_operators::filter::{FilterCondition, FilterExt};
 use highwater_operators::ingest::{Partition, Source, SourceLines, ingest};
+use highwater_operators::lookup::table::{TableExt, TableLookup};
 use highwater_operators::lookup::{Lookup, LookupExt};
 use highwater_operators::meter::MeterExt;
 use highwater_operators::process::Process;
@@ -88,6 +89,16 @@ pub struct Changes<'s> {
     stream: StreamVec<'s, Epoch, Change>,
     node: usize,
     upstream: Upstream,
+    /// The sources it comes from, if it comes from nowhere else.
+    sources: Vec<String>,
+}
+
+/// The rows of a table, as its changes tell of them. See [`Changes::table`].
+#[derive(Clone)]
+pub struct Table<'s> {
+    changes: Changes<'s>,
+    name: String,
+    node: usize,
 }
 
 /// The outcomes of one fan-out or several.
@@ -129,30 +140,31 @@ impl<'s> Flow<'s> {
         let name = self.site.plan.borrow().next_name(Kind::Source, source.kind());
         let node = self.add(Kind::Source, &name, place, Vec::new());
         let Some((running, process)) = self.running() else {
-            self.site.plan.borrow_mut().sources.insert(name, Arc::new(source));
-            return self.planned(node);
+            self.site.plan.borrow_mut().sources.insert(name.clone(), Arc::new(source));
+            return self.planned(node, vec![name]);
         };
         let (Some(source), Some(partitions)) = (running.sources.get(&name), running.partitions.get(&name)) else {
-            return self.planned(node);
+            return self.planned(node, vec![name]);
         };
         let (changes, reports) = ingest(self.scope, process, &name, source.clone(), partitions, running.plan.fan(node));
         self.report(reports);
         let lines = SourceLines::new(&process.books, &name);
         let upstream = Upstream { read: vec![lines.read.id], ended: vec![lines.rejected.id], ..Upstream::default() };
-        Changes { flow: self.clone(), stream: changes.exchange_by_key(process, Some(running.plan.fan(node))), node, upstream }
+        let stream = changes.exchange_by_key(process, Some(running.plan.fan(node)));
+        Changes { flow: self.clone(), stream, node, upstream, sources: vec![name] }
     }
 
     /// Changes from timely operators of your own. What comes in is counted as read, and keeps its epoch.
     pub fn from_stream(&self, stream: StreamVec<'s, Epoch, Change>) -> Changes<'s> {
         let name = self.site.plan.borrow().next_name(Kind::ComeIn, "stream");
         let node = self.add(Kind::ComeIn, &name, String::new(), Vec::new());
-        let Some((running, process)) = self.running() else { return self.planned(node) };
+        let Some((running, process)) = self.running() else { return self.planned(node, Vec::new()) };
         let line = process.books.line(&format!("read {name}"));
         let upstream = Upstream { read: vec![line.id], ..Upstream::default() };
         // Room is taken where the key lives: nobody knows which process such a change comes from. It owes nobody.
         let (stream, reports) = stream.exchange_by_key(process, None).come_in(process, line, running.plan.fan(node));
         self.report(reports);
-        Changes { flow: self.clone(), stream, node, upstream }
+        Changes { flow: self.clone(), stream, node, upstream, sources: Vec::new() }
     }
 
     /// The timely scope, for operators of your own.
@@ -164,8 +176,8 @@ impl<'s> Flow<'s> {
         self.site.running.as_ref().map(|running| (running, &running.process))
     }
 
-    fn planned(&self, node: usize) -> Changes<'s> {
-        Changes { flow: self.clone(), stream: empty(self.scope), node, upstream: Upstream::default() }
+    fn planned(&self, node: usize, sources: Vec<String>) -> Changes<'s> {
+        Changes { flow: self.clone(), stream: empty(self.scope), node, upstream: Upstream::default(), sources }
     }
 
     fn report(&self, reports: Stream<'s, Epoch, Vec<Report>>) {
@@ -209,7 +221,7 @@ impl<'s> Changes<'s> {
     /// A change is dropped only if another one of its id was seen elsewhere; a change that is read again after a crash passes.
     pub fn dedup(self, dedup: Dedup) -> Self {
         let name = self.flow.site.plan.borrow().next_name(Kind::Dedup, "dedup");
-        let Changes { flow, stream, node, mut upstream } = self;
+        let Changes { flow, stream, node, mut upstream, sources } = self;
         let dedup = flow.site.tuning.dedup(&name, dedup);
         let node = flow.add(Kind::Dedup, &name, dedup.to_string(), vec![node]);
         flow.site.plan.borrow_mut().dedups.insert(name.clone(), dedup);
@@ -223,12 +235,12 @@ impl<'s> Changes<'s> {
                 stream
             }
         };
-        Changes { flow, stream, node, upstream }
+        Changes { flow, stream, node, upstream, sources }
     }
 
     /// Attaches a row from elsewhere to each change; [`Change::found`] reads it.
     pub fn lookup(self, name: &str, lookup: Lookup) -> Self {
-        let Changes { flow, stream, node, upstream } = self;
+        let Changes { flow, stream, node, upstream, sources } = self;
         let lookup = flow.site.tuning.lookup(name, lookup);
         let detail = lookup.origin().map(|origin| origin.place()).unwrap_or_default();
         let node = flow.add(Kind::Lookup, name, detail, vec![node]);
@@ -239,13 +251,76 @@ impl<'s> Changes<'s> {
             }
             Some((running, process)) => stream.lookup(process, name, running.plan.lookups.get(name).unwrap_or(&lookup)),
         };
-        Changes { flow, stream, node, upstream }
+        Changes { flow, stream, node, upstream, sources }
+    }
+
+    /// The rows of the table of this name ([`Change::table`]), kept from its own changes: for [`lookup_table`](Self::lookup_table). Taking them ends nothing: the
+    /// changes go on as they would.
+    pub fn table(&self, table: &str) -> Table<'s> {
+        let node = self.flow.add(Kind::Table, table, String::new(), vec![self.node]);
+        Table { changes: self.clone(), name: table.to_owned(), node }
+    }
+
+    /// Attaches to each change a row of a table, as of the change's own place in their source; [`Change::found`] reads it.
+    ///
+    /// Both must come from one source whose places are ordered, as replication's are. The table is kept in memory, whole in each process, and saved with the
+    /// checkpoint; there is no query, and nothing to expire.
+    ///
+    /// ```no_run
+    /// # fn main() -> highwater::Exit {
+    /// use highwater::prelude::*;
+    /// highwater::main("orders", |flow| {
+    ///     let changes = flow.source(JsonLines::file("changes.jsonl"));
+    ///     let customers = changes.table("customers");
+    ///     changes
+    ///         .filter(|change| change.table() == "orders")
+    ///         .lookup_table("customer", &customers, TableLookup::by("customer_id"))
+    ///         .fan_out([action("all", JsonLines::append("all.jsonl"))])
+    ///         .checkpoint(Checkpoint::every(millis(200)));
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Guarantee
+    /// A change gets the row as it was when the change was committed, after everything that the source tells before it: on any number of workers, and again
+    /// if it is read again after a crash.
+    pub fn lookup_table(self, name: &str, table: &Table<'s>, lookup: TableLookup) -> Self {
+        let Changes { flow, stream, node, upstream, sources } = self;
+        let one_source = (sources.len() == 1 && sources == table.changes.sources).then(|| sources[0].clone());
+        let detail = format!("in table {}, as of the change", table.name);
+        let node = flow.add(Kind::Lookup, name, detail, vec![node, table.node]);
+        let stream = match (flow.running(), one_source) {
+            (None, source) => {
+                let mut plan = flow.site.plan.borrow_mut();
+                let problem = match &source {
+                    None => Some("the changes and the table must come from one source, and neither from operators of your own"),
+                    Some(source) if plan.sources.get(source).is_none_or(|source| source.order().is_none()) => Some(
+                        "the places of its source have no order, or it may have several partitions; replication has, and one file of JSON lines",
+                    ),
+                    Some(_) => None,
+                };
+                plan.problems.extend(problem.map(|problem| format!("table lookup \"{name}\": {problem}")));
+                stream
+            }
+            (Some((running, process)), Some(source)) => match running.plan.sources.get(&source).and_then(|source| source.order())
+            {
+                Some(order_of) => {
+                    let updates = table.changes.stream.clone().table_updates(name, &table.name, order_of);
+                    let (stream, reports) = stream.lookup_table(process, name, &lookup, updates, order_of);
+                    flow.report(reports);
+                    stream
+                }
+                None => stream,
+            },
+            (Some(_), None) => stream,
+        };
+        Changes { flow, stream, node, upstream, sources }
     }
 
     /// Lets pass what `condition` holds for, and counts the rest as filtered.
     pub fn filter(self, condition: impl FnMut(&Change) -> bool + 'static) -> Self {
         let name = self.flow.site.plan.borrow().next_name(Kind::Filter, "filter");
-        let Changes { flow, stream, node, mut upstream } = self;
+        let Changes { flow, stream, node, mut upstream, sources } = self;
         let node = flow.add(Kind::Filter, &name, String::new(), vec![node]);
         let stream = match flow.running() {
             None => stream,
@@ -258,7 +333,7 @@ impl<'s> Changes<'s> {
                 stream
             }
         };
-        Changes { flow, stream, node, upstream }
+        Changes { flow, stream, node, upstream, sources }
     }
 
     /// The stream of changes, for timely operators of your own; [`Flow::from_stream`] takes what they make. Whoever holds a
@@ -283,7 +358,7 @@ impl<'s> Changes<'s> {
 
     /// Delivers every change to every action.
     pub fn fan_out(self, actions: impl IntoIterator<Item = NamedAction>) -> Outcomes<'s> {
-        let Changes { flow, stream, node, upstream } = self;
+        let Changes { flow, stream, node, upstream, .. } = self;
         let mut specs = Vec::new();
         let mut nodes = Vec::new();
         for spec in actions {
@@ -342,6 +417,12 @@ impl std::fmt::Debug for Flow<'_> {
 impl std::fmt::Debug for Changes<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Changes")
+    }
+}
+
+impl std::fmt::Debug for Table<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Table")
     }
 }
 

@@ -63,6 +63,7 @@ pub mod prelude {
         operation, table,
     };
     pub use highwater_operators::dedup::Dedup;
+    pub use highwater_operators::lookup::table::TableLookup;
     pub use highwater_operators::lookup::{Cache, Lookup, load};
     pub use highwater_operators::parked::Schedule;
     pub use highwater_operators::row::Fields;

@@ -23,6 +23,8 @@ pub enum Kind {
     Dedup,
     /// Attaches rows.
     Lookup,
+    /// Keeps the rows of a table.
+    Table,
     /// Lets some pass.
     Filter,
     /// Changes leave to operators of the user's own.
@@ -41,6 +43,7 @@ impl Kind {
             Kind::Source => "source",
             Kind::Dedup => "dedup",
             Kind::Lookup => "lookup",
+            Kind::Table => "table",
             Kind::Filter => "filter",
             Kind::Leave => "stream out",
             Kind::ComeIn => "stream in",
@@ -104,7 +107,9 @@ impl Plan {
         let mut reached = BTreeSet::from([node]);
         // Nodes come after what they take from, so one pass finds all.
         for (index, candidate) in self.nodes.iter().enumerate() {
-            if candidate.inputs.iter().any(|input| reached.contains(input)) {
+            // What goes into a table does not come out as a change.
+            let inputs = candidate.inputs.iter().filter(|input| self.nodes[**input].kind != Kind::Table);
+            if inputs.into_iter().any(|input| reached.contains(input)) {
                 reached.insert(index);
             }
         }
@@ -187,7 +192,7 @@ impl Plan {
                 problems.push(format!("lookup \"{name}\" has no origin; say where its rows come from with .from(..)"));
             }
         }
-        let lookups: Vec<&str> = self.lookups.keys().map(String::as_str).collect();
+        let lookups: Vec<&str> = of(Kind::Lookup).map(|(_, node)| node.name.as_str()).collect();
         for (name, action) in &self.actions {
             problems.extend(action.problems(&lookups).into_iter().map(|problem| format!("action \"{name}\": {problem}")));
         }

@@ -14,8 +14,8 @@ use std::{fmt, thread};
 use highwater_operators::change::Change;
 use highwater_operators::in_flight::InFlight;
 use highwater_operators::ingest::source::PartitionName;
-use highwater_operators::ingest::{Batch, Partition, Read, Reader, Source};
-use highwater_operators::{PartitionId, Position, Result, ResumeToken};
+use highwater_operators::ingest::{Batch, OrderOf, Partition, Read, Reader, Source};
+use highwater_operators::{Order, PartitionId, Position, Result, ResumeToken};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -314,6 +314,10 @@ impl Source for ChannelSource {
 
     fn partitions(&self) -> Result<Vec<PartitionName>> {
         Ok(vec![PartitionName { name: "channel".to_owned(), bytes: None }])
+    }
+
+    fn order(&self) -> Option<OrderOf> {
+        Some(|change| Order::of_place(change.position()))
     }
 
     fn open(&self, partition: &Partition, from: Option<&ResumeToken>, _: &Arc<InFlight>) -> Result<Box<dyn Reader>> {

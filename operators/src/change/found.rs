@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::row::{Fields, Row};
@@ -20,12 +21,19 @@ pub(super) enum FoundValue {
     Row(Fields),
     Nothing,
     Failed(Box<str>),
+    /// A row as JSON text, and the names of fields of which that does not say all.
+    Json(Bytes, Option<Box<str>>),
 }
 
 impl Found {
     /// The lookup found this row.
     pub fn row_of(lookup: Arc<str>, row: Fields) -> Self {
         Found { lookup, value: FoundValue::Row(row), next: None }
+    }
+
+    /// The lookup found this row: the text of a JSON object, and the [names apart](crate::row::Row::with_names_apart), if there are any.
+    pub fn json(lookup: Arc<str>, row: Bytes, apart: Option<Box<str>>) -> Self {
+        Found { lookup, value: FoundValue::Json(row, apart), next: None }
     }
 
     /// There is nothing under the key.
@@ -53,7 +61,7 @@ impl Found {
 
     /// Whether there is a row.
     pub fn is_row(&self) -> bool {
-        matches!(self.value, FoundValue::Row(_))
+        matches!(self.value, FoundValue::Row(_) | FoundValue::Json(..))
     }
 
     /// Bytes of memory it takes, about; names and the stage are shared with others.
@@ -64,12 +72,23 @@ impl Found {
                 FoundValue::Row(row) => row.heap(),
                 FoundValue::Nothing => 0,
                 FoundValue::Failed(why) => why.len(),
+                FoundValue::Json(row, apart) => row.len() + apart.as_ref().map_or(0, |names| names.len()),
             }
     }
 
-    pub(super) fn row(&self) -> Row<'_> {
+    /// Of a row that is JSON text: the text, and the names apart.
+    pub(crate) fn as_json(&self) -> Option<(&[u8], Option<&str>)> {
+        match &self.value {
+            FoundValue::Json(row, apart) => Some((row, apart.as_deref())),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn row(&self) -> Row<'_> {
         match &self.value {
             FoundValue::Row(row) => Row::fields(row),
+            FoundValue::Json(row, Some(apart)) => Row::with_names_apart(row, apart.as_bytes()),
+            FoundValue::Json(row, None) => Row::json(row),
             _ => Row::ABSENT,
         }
     }

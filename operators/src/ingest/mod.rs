@@ -32,7 +32,7 @@ use crate::offload::{Wake, mailbox};
 use crate::position::{Epoch, Position};
 use crate::process::Process;
 use crate::why::Hold;
-pub use source::{Batch, Partition, Read, Reader, Rejected, Source};
+pub use source::{Batch, OrderOf, Partition, Read, Reader, Rejected, Source};
 
 /// By epoch, how many rejected lines are on their way to the store.
 type Parking = BTreeMap<Epoch, (Capability<Epoch>, usize)>;

@@ -10,7 +10,7 @@ use crate::change::{Change, Operation, Parts};
 use crate::checkpoint::store::{Cause, Parked};
 use crate::error::Result;
 use crate::in_flight::InFlight;
-use crate::position::{PartitionId, Position, ResumeToken};
+use crate::position::{Order, PartitionId, Position, ResumeToken};
 
 /// A description of where changes come from; opened when the pipeline runs.
 pub trait Source: Send + Sync + 'static {
@@ -91,11 +91,20 @@ pub trait Source: Send + Sync + 'static {
         true
     }
 
+    /// How its changes are ordered within a partition, if they are read in an order that their positions tell. Lookups in tables as of a change's commit
+    /// need it.
+    fn order(&self) -> Option<OrderOf> {
+        None
+    }
+
     /// Whether ids are unique beyond one partition.
     fn has_global_ids(&self) -> bool {
         false
     }
 }
+
+/// Tells where a change of a source stands among those of its partition.
+pub type OrderOf = fn(&Change) -> Order;
 
 /// A partition as its source names it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 pub mod cache;
 pub mod loader;
 pub mod stats;
+pub mod table;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

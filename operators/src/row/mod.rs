@@ -89,6 +89,11 @@ impl<'a> Row<'a> {
         Names::new(names).map(unescape).filter(move |name| Walk::new(object).all(|(other, _)| !is_name(other, name)))
     }
 
+    /// The names of fields of which the text does not say all, if there are any.
+    pub(crate) fn apart(&self) -> Option<&'a [u8]> {
+        if let Form::Apart(_, names) = self.0 { Some(names) } else { None }
+    }
+
     /// Whether this field, which is null in the text, is the document `null`.
     fn is_document(&self, field: &str) -> bool {
         matches!(self.0, Form::Apart(_, names) if Names::new(names).any(|name| is_name(name, field)))

@@ -6,8 +6,8 @@ use std::time::Duration;
 use highwater_operators::epoch::EpochClock;
 use highwater_operators::in_flight::InFlight;
 use highwater_operators::ingest::source::PartitionName;
-use highwater_operators::ingest::{Batch, Partition, Read, Reader, Source};
-use highwater_operators::{Change, Epoch, PartitionId, Position, Result, ResumeToken};
+use highwater_operators::ingest::{Batch, OrderOf, Partition, Read, Reader, Source};
+use highwater_operators::{Change, Epoch, Order, PartitionId, Position, Result, ResumeToken};
 use parking_lot::Mutex;
 
 /// Changes handed over at once.
@@ -61,6 +61,10 @@ impl Source for Input {
 
     fn partitions(&self) -> Result<Vec<PartitionName>> {
         Ok(vec![PartitionName { name: "input".to_owned(), bytes: None }])
+    }
+
+    fn order(&self) -> Option<OrderOf> {
+        Some(|change| Order::of_place(change.position()))
     }
 
     fn open(&self, partition: &Partition, from: Option<&ResumeToken>, _: &Arc<InFlight>) -> Result<Box<dyn Reader>> {

@@ -29,8 +29,8 @@ use std::time::Duration;
 
 use highwater_operators::in_flight::InFlight;
 use highwater_operators::ingest::source::{Known, PartitionName};
-use highwater_operators::ingest::{Partition, Reader, Source};
-use highwater_operators::{Error, Result, ResumeToken};
+use highwater_operators::ingest::{OrderOf, Partition, Reader, Source};
+use highwater_operators::{Error, Order, Result, ResumeToken};
 
 use crate::envelope::Envelope;
 use catalog::{Catalog, Files};
@@ -244,6 +244,12 @@ impl Source for JsonLinesSource {
 
     fn has_global_ids(&self) -> bool {
         self.global_ids
+    }
+
+    /// One file is one partition, and its lines stand in order.
+    fn order(&self) -> Option<OrderOf> {
+        let is_one = matches!(self.place, Place::File(_)) && !self.reading.follow;
+        is_one.then_some(|change| Order::of_place(change.position()))
     }
 }
 

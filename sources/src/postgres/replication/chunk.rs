@@ -2,7 +2,8 @@
 
 use std::io::Write as _;
 
-use highwater_operators::change::Operation;
+use highwater_operators::change::{Change, Operation};
+use highwater_operators::{Order, Position};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::lsn::Lsn;
@@ -51,6 +52,21 @@ pub(super) enum Place {
 
 /// Bits for the index among the rows of one place.
 const INDEX_BITS: u32 = 20;
+
+/// Where a change stands in the log: by its commit, then by its row. What was there stands at its snapshot's point, before all that commits there.
+pub(super) fn order_of(change: &Change) -> Order {
+    let Position { at, within, .. } = change.position();
+    if at & SNAPSHOT == 0 {
+        return Order(at, at.saturating_sub(within >> INDEX_BITS), within & ((1 << INDEX_BITS) - 1));
+    }
+    // Such an id begins with the point.
+    let point =
+        change.id().strip_prefix("read/").and_then(|rest| rest.split_once('/')).map(|(point, _)| u64::from_str_radix(point, 16));
+    Order(point.and_then(Result::ok).unwrap_or_default(), 0, 0)
+}
+
+/// The bit that tells places in snapshots: no place in a log is as large.
+const SNAPSHOT: u64 = 1 << 63;
 
 impl Chunk {
     /// Takes a row's change, or what is wrong with it.
@@ -187,8 +203,7 @@ impl Place {
         text.extend_from_slice(&relation.oid.to_le_bytes());
         text.extend_from_slice(key);
         let hash = xxh3_128(&text);
-        // No place in a log is as large as this bit.
-        Ok(((hash >> 64) as u64 | 1 << 63, hash as u64))
+        Ok(((hash >> 64) as u64 | SNAPSHOT, hash as u64))
     }
 
     fn in_log(self) -> Result<(u64, u64), String> {

@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use highwater_operators::in_flight::InFlight;
 use highwater_operators::ingest::source::{Known, PartitionName};
-use highwater_operators::ingest::{Partition, Reader, Source};
+use highwater_operators::ingest::{OrderOf, Partition, Reader, Source};
 use highwater_operators::postgres::{Table, Url};
 use highwater_operators::{Error, ErrorKind, Result, ResumeToken};
 
@@ -246,6 +246,10 @@ impl Source for PostgresReplication {
 
     fn partitions(&self) -> Result<Vec<PartitionName>> {
         Ok(vec![PartitionName { name: self.0.look(None)?.partition(&self.0), bytes: None }])
+    }
+
+    fn order(&self) -> Option<OrderOf> {
+        Some(chunk::order_of)
     }
 
     /// Holds what earlier runs have read against the slot as it is. Where the database is away and the slot is known, the run begins, and waits for
