@@ -1,8 +1,9 @@
 //! The rows of a table as they are at the end of an epoch, and what of them is saved with the mark.
 //!
 //! What is saved is a log: each row that was written, by the worker that owns its key. A row's last entry counts, older ones are waste; so the oldest
-//! entries are looked at again as new ones come, and those that still count are written anew. The log is never much longer than twice its rows, and what
-//! was saved before its oldest entry is forgotten.
+//! entries are looked at again as new ones come, and those that still count are written anew. What was saved before the oldest entry of all is forgotten,
+//! so a worker looks at its oldest entries as the whole table changes, whether or not its own rows do: the logs of all together are never much longer
+//! than twice the table, and again as much for what was written anew.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,9 +17,9 @@ use crate::checkpoint::report::Oldest;
 use crate::position::Epoch;
 use crate::process::owns;
 
-/// Entries that the log may have beyond twice its rows.
-const SLACK: usize = 1024;
-/// Of so many new entries as many old ones are looked at, and these beside.
+/// So many changes of the table, beyond twice its rows, may have come since the oldest entry was written.
+const SLACK: u64 = 1024;
+/// Twice as many old entries are looked at as new ones come, and these beside.
 const LOOKED_AT: usize = 64;
 
 /// In place of a row's length: it is gone. In place of a key's: nothing but that the table was begun.
@@ -31,8 +32,8 @@ pub(super) struct Rows {
     peers: usize,
     rows: HashMap<Arc<str>, Kept>,
     log: VecDeque<Entry>,
-    /// Entries of the log that count.
-    counting: usize,
+    /// Changes of the table so far, whoever owns the rows.
+    changes: u64,
     /// The entry that says that the table was begun: without it, a table that has no rows would be taken for one that never was.
     begun: u64,
     next: u64,
@@ -47,6 +48,8 @@ struct Kept {
 
 struct Entry {
     number: u64,
+    /// After so many changes of the table.
+    at: u64,
     saved: Oldest,
     /// `None`: that the table was begun.
     key: Option<Arc<str>>,
@@ -54,7 +57,7 @@ struct Entry {
 
 impl Rows {
     pub(super) fn new(stage: Arc<str>, index: usize, peers: usize) -> Self {
-        Rows { stage, index, peers, rows: HashMap::new(), log: VecDeque::new(), counting: 0, begun: 0, next: 1, bytes: 0 }
+        Rows { stage, index, peers, rows: HashMap::new(), log: VecDeque::new(), changes: 0, begun: 0, next: 1, bytes: 0 }
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Arc<Found>> {
@@ -107,7 +110,7 @@ impl Rows {
     fn push(&mut self, saved: Oldest, key: Option<Arc<str>>) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.log.push_back(Entry { number, saved, key });
+        self.log.push_back(Entry { number, at: self.changes, saved, key });
         number
     }
 
@@ -115,8 +118,6 @@ impl Rows {
     pub(super) fn put(&mut self, key: &Arc<str>, found: Option<Arc<Found>>, epoch: Epoch, state: &mut Vec<u8>) {
         if self.is_own(key) {
             encode(key, found.as_deref(), state);
-        } else if found.is_none() && !self.rows.contains_key(key) {
-            return;
         }
         self.write(key.clone(), found, Oldest::Epoch(epoch));
     }
@@ -127,12 +128,11 @@ impl Rows {
         keys.iter().for_each(|key| self.put(key, None, epoch, state));
     }
 
-    /// Writes old entries that count anew, if the log has grown too long. `new`: how many entries this epoch brought.
+    /// Writes old entries that count anew, if much has changed since. `new`: how many changes this epoch brought.
     pub(super) fn sweep(&mut self, new: usize, epoch: Epoch, state: &mut Vec<u8>) {
-        let mut looks = 2 * new + LOOKED_AT;
-        while looks > 0 && self.log.len() > 2 * self.counting + SLACK {
-            looks -= 1;
-            let Some(Entry { number, key, .. }) = self.log.pop_front() else { return };
+        let due = self.changes.saturating_sub(2 * self.rows.len() as u64 + SLACK);
+        for _ in 0..2 * new + LOOKED_AT {
+            let Some(Entry { number, key, .. }) = self.log.pop_front_if(|entry| entry.at < due) else { return };
             let Some(key) = key else {
                 if number == self.begun {
                     self.begun = 0;
@@ -153,19 +153,18 @@ impl Rows {
     }
 
     fn write(&mut self, key: Arc<str>, found: Option<Arc<Found>>, saved: Oldest) {
+        self.changes += 1;
         let number = if self.is_own(&key) { self.push(saved, Some(key.clone())) } else { 0 };
         let size = |found: &Found| key.len() + found.size();
         let before = match found {
             Some(found) => {
                 self.bytes += size(&found);
-                self.counting += usize::from(number > 0);
                 self.rows.insert(key.clone(), Kept { found, entry: number })
             }
             None => self.rows.remove(&key),
         };
         if let Some(before) = before {
             self.bytes -= size(&before.found);
-            self.counting -= usize::from(before.entry > 0);
         }
     }
 }
