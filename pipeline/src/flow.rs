@@ -297,7 +297,10 @@ impl<'s> Changes<'s> {
                     Some(source) if plan.sources.get(source).is_none_or(|source| source.order().is_none()) => Some(
                         "the places of its source have no order, or it may have several partitions; replication has, and one file of JSON lines",
                     ),
-                    Some(_) => None,
+                    Some(source) => {
+                        plan.tables.entry(source.clone()).or_default().insert(table.name.clone());
+                        None
+                    }
                 };
                 plan.problems.extend(problem.map(|problem| format!("table lookup \"{name}\": {problem}")));
                 stream

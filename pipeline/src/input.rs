@@ -7,7 +7,7 @@ use highwater_sinks::JsonLinesFiles;
 pub use highwater_sources::{Channel, Envelope, Feed, Generator, OnReject};
 use highwater_sources::{CsvChanges, CsvTable, JsonLinesSource};
 #[cfg(feature = "postgres")]
-pub use highwater_sources::{PostgresChangeLog, PostgresReplication, Snapshot};
+pub use highwater_sources::{PostgresChangeLog, PostgresReplication, PostgresRows, Snapshot};
 
 /// JSON lines: as a source, and as a sink.
 #[derive(Debug)]

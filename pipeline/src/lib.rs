@@ -56,7 +56,7 @@ pub mod prelude {
     pub use crate::flow::{Changes, Checkpoint, Flow, Outcomes};
     pub use crate::input::{Channel, Csv, Envelope, Feed, Generator, JsonLines, OnReject, env, hours, millis, minutes, seconds};
     #[cfg(feature = "postgres")]
-    pub use crate::input::{PostgresChangeLog, PostgresReplication, Snapshot};
+    pub use crate::input::{PostgresChangeLog, PostgresReplication, PostgresRows, Snapshot};
     pub use highwater_operators::action::{Action, BatchAction, BoxFuture, Delivery, action, batch, run};
     pub use highwater_operators::condition::{
         Condition, all, any, became, changed, changed_from_to, condition, field, is_delete, is_insert, is_read, is_update, not,

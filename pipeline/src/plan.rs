@@ -78,6 +78,8 @@ pub struct Plan {
     pub(crate) lookups: BTreeMap<String, Lookup>,
     pub(crate) actions: BTreeMap<String, Arc<ActionSpec>>,
     pub(crate) checkpoint: Option<Checkpoint>,
+    /// By source, the tables that are kept from its changes.
+    pub(crate) tables: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Plan {

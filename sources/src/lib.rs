@@ -19,3 +19,5 @@ pub use jsonl::{JsonLinesSource, OnReject};
 pub use postgres::change_log::PostgresChangeLog;
 #[cfg(feature = "postgres")]
 pub use postgres::replication::{PostgresReplication, Snapshot};
+#[cfg(feature = "postgres")]
+pub use postgres::rows::PostgresRows;

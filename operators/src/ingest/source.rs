@@ -1,6 +1,6 @@
 //! What a source is: something with partitions, each of which can be read on from a resume token.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +96,10 @@ pub trait Source: Send + Sync + 'static {
     fn order(&self) -> Option<OrderOf> {
         None
     }
+
+    /// Changes of this source are looked up in these tables of it as of their own place. Where it reads rows that were there, those of these tables come
+    /// before all others. Told before [`bind`](Self::bind).
+    fn keeps_tables(&self, _tables: &BTreeSet<String>) {}
 
     /// Whether ids are unique beyond one partition.
     fn has_global_ids(&self) -> bool {

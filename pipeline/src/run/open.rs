@@ -242,6 +242,9 @@ fn bind_sources(plan: &Plan, restored: &Restored) -> Result<Sources> {
             Some(Known { name: partition.to_owned(), token })
         };
         let known: Vec<Known> = restored.partitions.iter().filter_map(own).collect();
+        if let Some(tables) = plan.tables.get(name) {
+            description.keeps_tables(tables);
+        }
         let bound = description.bind(&known).map_err(|error| error.context(format!("source \"{name}\"")))?;
         sources.insert(name.clone(), bound.unwrap_or_else(|| description.clone()));
     }

@@ -4,5 +4,6 @@ mod ahead;
 pub mod change_log;
 mod numbers;
 pub mod replication;
+pub mod rows;
 pub mod slots;
 mod tuple;

@@ -37,7 +37,8 @@ mod snapshot;
 mod stream;
 mod token;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use highwater_operators::in_flight::InFlight;
@@ -94,6 +95,8 @@ struct Description {
     catches_up: Option<(u64, Duration)>,
     on_reject: OnReject,
     after_failover: Option<u32>,
+    /// Tables in which changes of others are looked up.
+    kept: Arc<OnceLock<BTreeSet<String>>>,
 }
 
 /// Which tables are wanted.
@@ -133,6 +136,7 @@ impl PostgresReplication {
             catches_up: Some(FAR_BEHIND),
             on_reject: OnReject::default(),
             after_failover: None,
+            kept: Arc::default(),
         }))
     }
 
@@ -250,6 +254,10 @@ impl Source for PostgresReplication {
 
     fn order(&self) -> Option<OrderOf> {
         Some(chunk::order_of)
+    }
+
+    fn keeps_tables(&self, tables: &BTreeSet<String>) {
+        let _ = self.0.kept.set(tables.clone());
     }
 
     /// Holds what earlier runs have read against the slot as it is. Where the database is away and the slot is known, the run begins, and waits for

@@ -65,8 +65,13 @@ impl Stream {
         let url = self.description.url()?;
         let connections = self.description.snapshot_connections as usize;
         let publication = self.description.publication().to_owned();
-        self.rounds.options =
-            Some(Options { url: url.clone(), publication, connections, page_rows: self.description.snapshot_page });
+        self.rounds.options = Some(Options {
+            url: url.clone(),
+            publication,
+            connections,
+            page_rows: self.description.snapshot_page,
+            first: self.description.kept.get().cloned().unwrap_or_default(),
+        });
         self.rounds.round = None;
         let Some(published) = &found.published else { return Ok(()) };
         let is_named = matches!(self.description.wanted, Wanted::Tables(_));

@@ -23,6 +23,7 @@ mod round;
 mod session;
 mod table;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::key::TableKey;
-use self::pages::{AHEAD_KB, Job, Piece, Work};
+use self::pages::{AHEAD_KB, Ahead, Job, Piece, Work};
 pub(super) use self::progress::Progress;
 use self::round::Exported;
 use self::table::Published;
@@ -61,6 +62,8 @@ pub(super) struct Options {
     pub connections: usize,
     /// Rows of a page at most.
     pub page_rows: u32,
+    /// Tables that are read whole before any other.
+    pub first: BTreeSet<String>,
 }
 
 /// Tables none of whose rows were read yet.
@@ -145,8 +148,11 @@ impl Round {
             let set = format!("select set_config('search_path', {}, false); {AS_IT_IS}", quote_text(&path));
             reader.batch_execute(&set).await.map_err(|error| failed("setting up a session to read rows", error))?;
         }
+        let (first, jobs): (Vec<Job>, Vec<Job>) =
+            found.jobs.into_iter().partition(|job| options.first.contains(&job.table.relation.table));
         let work = Arc::new(Work {
-            jobs: Mutex::new(found.jobs.into()),
+            ahead: Ahead::of(first.len()),
+            jobs: Mutex::new(first.into_iter().chain(jobs).collect()),
             page_rows: options.page_rows,
             until: limit.map(|limit| Instant::now() + limit),
             room: Arc::new(Semaphore::new(AHEAD_KB as usize)),

@@ -6,12 +6,13 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::TryStreamExt;
 use highwater_operators::postgres::{Connection, failed};
 use highwater_operators::{Error, Result};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::Instant;
 
 use super::super::token::Range;
@@ -50,6 +51,8 @@ pub(super) struct Piece {
 /// What all that read share.
 pub(super) struct Work {
     pub jobs: Mutex<VecDeque<Job>>,
+    /// How far those are that are read before others.
+    pub ahead: Ahead,
     /// Rows of a page at most.
     pub page_rows: u32,
     /// When no further page is to be begun. Each range that was begun has one page at least.
@@ -57,14 +60,47 @@ pub(super) struct Work {
     pub room: Arc<Semaphore>,
 }
 
+/// The first jobs of a round, which are handed over whole before any other is begun: changes of other tables are looked up in theirs.
+pub(super) struct Ahead {
+    first: usize,
+    begun: AtomicUsize,
+    /// How many of them are left; `None`: they will not all be read in this round.
+    left: watch::Sender<Option<usize>>,
+}
+
+impl Ahead {
+    pub(super) fn of(first: usize) -> Self {
+        Ahead { first, begun: AtomicUsize::new(0), left: watch::Sender::new(Some(first)) }
+    }
+
+    /// Whether the next job may be begun, and if so whether it is one of the first. Waits for them if it is not.
+    async fn next(&self) -> Option<bool> {
+        if self.begun.fetch_add(1, Ordering::Relaxed) < self.first {
+            return Some(true);
+        }
+        // It is gone only with whoever waits here.
+        let left = self.left.subscribe().wait_for(|left| left.is_none_or(|left| left == 0)).await.ok()?.is_some();
+        left.then_some(false)
+    }
+
+    fn ended(&self, is_whole: bool) {
+        self.left.send_modify(|left| *left = left.filter(|_| is_whole).map(|left| left - 1));
+    }
+}
+
 /// Reads ranges until there are none left, the time is over, or nobody takes what is read.
 ///
 /// Gives the connection back, whose transaction keeps what is read by all from being rewritten.
 pub(super) async fn read(connection: Connection, work: Arc<Work>, out: mpsc::Sender<Result<Piece>>) -> Connection {
     loop {
+        let Some(is_first) = work.ahead.next().await else { return connection };
         let next = work.jobs.lock().pop_front();
         let Some(job) = next else { return connection };
-        match range(&connection, &work, job, &out).await {
+        let read = range(&connection, &work, job, &out).await;
+        if is_first {
+            work.ahead.ended(matches!(read, Ok(true)));
+        }
+        match read {
             Ok(true) => {}
             Ok(false) => return connection,
             Err(error) => {
