@@ -167,7 +167,7 @@ fn pipeline(log: &Arc<Log>, workers: u64) -> Outcome<f64> {
         return Err(format!("{} of {} orders found their row", found.load(Ordering::Relaxed), log.orders).into());
     }
     let began = began.get().ok_or("no order came")?;
-    Ok((log.changes.len() - log.rows) as f64 / (ended - began).as_secs_f64())
+    Ok((log.changes.len() - log.rows) as f64 / (ended - *began).as_secs_f64())
 }
 
 /// The log as a source.
