@@ -16,6 +16,7 @@ use crate::guard::breaker::BreakerState;
 use crate::ingest::stats::ReaderStats;
 use crate::lookup::cache::CacheStats;
 use crate::lookup::stats::LoadStats;
+use crate::lookup::table::stats::TableStats;
 use crate::pools;
 use crate::process::Process;
 
@@ -114,6 +115,17 @@ pub const CACHE_FILL: Metric =
 /// How long a lookup takes.
 pub const CACHE_LOOKUP: Metric =
     metric("highwater_cache_lookup_mean_seconds", G, "seconds", LOOKUP, "What one lookup in the cache takes on average");
+/// Rows of a table that is kept.
+pub const TABLE_ROWS: Metric =
+    metric("highwater_table_rows", G, "", LOOKUP, "Rows of the table that a lookup keeps from its changes, in each process");
+/// Bytes of it.
+pub const TABLE_BYTES: Metric =
+    metric("highwater_table_bytes", G, "bytes", LOOKUP, "Bytes that these rows and their keys take in this process, about");
+/// Lookups in it that found a row.
+pub const TABLE_FOUND: Metric = metric("highwater_table_found_total", C, "", LOOKUP, "Lookups in such a table that found a row");
+/// Lookups in it that found none.
+pub const TABLE_MISSING: Metric =
+    metric("highwater_table_missing_total", C, "", LOOKUP, "Lookups in such a table that found none: no such row, or no key");
 /// Duplicates.
 pub const DUPLICATES: Metric = metric("highwater_duplicates_total", C, "", OPERATOR, "Changes dropped as duplicates");
 /// Ids that are remembered.
@@ -322,6 +334,10 @@ pub const ALL: &[&Metric] = &[
     &CACHE_BYTES,
     &CACHE_FILL,
     &CACHE_LOOKUP,
+    &TABLE_ROWS,
+    &TABLE_BYTES,
+    &TABLE_FOUND,
+    &TABLE_MISSING,
     &DUPLICATES,
     &DEDUP_IDS,
     &REJECTED,
@@ -497,6 +513,13 @@ impl Metrics {
             self.gauge(&CACHE_BYTES, &lookup).set(counts.bytes as f64);
             self.gauge(&CACHE_FILL, &lookup).set(counts.fill());
             self.gauge(&CACHE_LOOKUP, &lookup).set(counts.lookup_mean().unwrap_or_default().as_secs_f64());
+        }
+        for (lookup, stats) in process.figures.all::<TableStats>() {
+            let ((rows, bytes), (found, missing)) = (stats.held(), stats.answers());
+            self.gauge(&TABLE_ROWS, &lookup).set(rows as f64);
+            self.gauge(&TABLE_BYTES, &lookup).set(bytes as f64);
+            self.counter(&TABLE_FOUND, &lookup).absolute(found);
+            self.counter(&TABLE_MISSING, &lookup).absolute(missing);
         }
         for (lookup, stats) in process.figures.all::<LoadStats>() {
             self.counter(&LOOKUP_LOADED, &lookup).absolute(stats.loaded.load(Ordering::Relaxed));

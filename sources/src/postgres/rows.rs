@@ -150,7 +150,8 @@ impl PostgresRows {
     async fn ask(&self, opened: &Opened, keys: &[String]) -> Result<Vec<Option<Fields>>> {
         let client = opened.pool.get().await?;
         let mut found: Found<'_> = keys.iter().map(|key| (key.as_str(), None)).collect();
-        let mut ranges = vec![keys];
+        let wanted: Vec<&str> = found.keys().copied().collect();
+        let mut ranges = vec![&wanted[..]];
         while let Some(keys) = ranges.pop() {
             match self.ask_at_once(&client, opened, keys, &mut found).await {
                 Ok(()) => {}
@@ -170,7 +171,7 @@ impl PostgresRows {
         &self,
         client: &PooledClient,
         opened: &Opened,
-        keys: &[String],
+        keys: &[&str],
         found: &mut Found<'_>,
     ) -> Result<(), Asked> {
         let cannot = |error| Asked::Failed(failed(&format!("looking rows up in {}", self.place()), error));
@@ -252,7 +253,7 @@ impl std::fmt::Debug for PostgresRows {
 
 /// Keys as a list of Postgres, of whatever type it is to be.
 #[derive(Debug)]
-struct Keys<'a>(&'a [String]);
+struct Keys<'a>(&'a [&'a str]);
 
 impl ToSql for Keys<'_> {
     fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
@@ -286,3 +287,6 @@ impl ToSql for Keys<'_> {
         self.to_sql(ty, out)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,7 +14,7 @@ fn runtime() -> Runtime {
 }
 
 fn options(database: &Database, page_rows: u32) -> Options {
-    Options { url: database.url().clone(), publication: "pub".to_owned(), connections: 2, page_rows }
+    Options { url: database.url().clone(), publication: "pub".to_owned(), connections: 2, page_rows, first: BTreeSet::new() }
 }
 
 fn oid(database: &Database, table: &str) -> u32 {
