@@ -167,12 +167,12 @@ impl PostgresRows {
         Ok(keys.iter().map(|key| found.get(key.as_str()).cloned().flatten()).collect())
     }
 
-    async fn ask_at_once(
+    async fn ask_at_once<'a>(
         &self,
         client: &PooledClient,
         opened: &Opened,
-        keys: &[&str],
-        found: &mut Found<'_>,
+        keys: &[&'a str],
+        found: &mut Found<'a>,
     ) -> Result<(), Asked> {
         let cannot = |error| Asked::Failed(failed(&format!("looking rows up in {}", self.place()), error));
         let statement = client.prepare_cached(&opened.sql).await.map_err(cannot)?;
@@ -182,14 +182,16 @@ impl PostgresRows {
                 Some("22P02" | "22003" | "22007" | "22008" | "22021") => Asked::BadKey,
                 _ => cannot(error),
             })?;
+        let mut here: HashMap<&str, bool> = keys.iter().map(|key| (*key, false)).collect();
         for row in rows {
             let text = |at| row.try_get::<_, Option<&str>>(at).map_err(cannot);
             let Some(key) = text(0)? else { continue };
             let values = (1..row.len()).map(text).collect::<Result<Vec<Option<&str>>, Asked>>()?;
             let fields = Fields::named(opened.names.clone(), values);
             // A number that was asked for as `007` is another key than `7`.
-            let Some(slot) = found.get_mut(key) else { continue };
-            if slot.replace(fields).is_some() {
+            let Some((asked, is_there)) = here.get_key_value_mut(key) else { continue };
+            found.insert(asked, Some(fields));
+            if std::mem::replace(is_there, true) {
                 return Err(Asked::Failed(Error::park(format!(
                     "{} gives several rows for the key \"{key}\"; let the query give one",
                     self.place()
