@@ -82,7 +82,9 @@ fn main() -> highwater::Exit {
                 });
                 actions.push(action("compare", compare).repeatable());
             }
-            enriched.fan_out(actions).checkpoint(Checkpoint::every(millis(200)));
+            let checkpoint = Checkpoint::every(millis(200));
+            let checkpoint = if is_own { checkpoint.in_store(shop::store()?) } else { checkpoint };
+            enriched.fan_out(actions).checkpoint(checkpoint);
             Ok(())
         },
     )

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use highwater::operators::checkpoint::embedded::DataDirectory;
 use highwater::prelude::*;
 use highwater::testing::postgres::{Database, Server};
 use highwater_examples::orders::dice::Dice;
@@ -15,6 +16,8 @@ static SHOP: OnceLock<Result<Database, String>> = OnceLock::new();
 
 /// Orders that were made while the shop was open: enriched so far, and those among them that were given another row than they saw.
 static MET: AtomicU64 = AtomicU64::new(0);
+/// Orders that were there when the shop opened, and were enriched.
+static READ: AtomicU64 = AtomicU64::new(0);
 static OTHER: AtomicU64 = AtomicU64::new(0);
 
 /// Each order remembers its customer's row as it is when the order is made. It locks the row until it is committed, so that is the row as of its commit.
@@ -25,6 +28,7 @@ const TABLES: &str = "create table customers (id bigint primary key, name text n
      create trigger remembers before insert or update on orders for each row execute function remember(); \
      insert into customers select n, 'Customer ' || n, 'Ulm' from generate_series(1, 5) n; \
      insert into orders select n, n % 5 + 1, n * 1.25 from generate_series(1, 20) n";
+const ORDERS_BEFORE: u64 = 20;
 
 /// Starts it, if no other is named, and lets the shop be open.
 pub fn prepare(args: &Args) -> Result {
@@ -42,6 +46,9 @@ pub fn prepare(args: &Args) -> Result {
 
 /// Compares what an order was given with what it saw. Of one that was there before nobody knows what has become of its customer since.
 pub fn compare(change: &Change) {
+    if change.operation() == Operation::Read {
+        READ.fetch_add(1, Ordering::Release);
+    }
     if change.operation() == Operation::Insert {
         let seen = change.after().str("seen").unwrap_or_default().into_owned();
         let other = Row::json(seen.as_bytes()).str("version") != change.found("customer").str("version");
@@ -66,6 +73,12 @@ pub fn args(args: &Args) -> Result<Args> {
     }
 }
 
+/// It is a new one each time, and so are checkpoints.
+pub fn store() -> Result<DataDirectory> {
+    let name = format!("highwater-enrich-{}", std::process::id());
+    database().map(|_| DataDirectory::at(std::env::temp_dir().join(name)))
+}
+
 fn database() -> Result<&'static Database> {
     let start = || {
         let server: &'static Server = Box::leak(Box::new(Server::start()?));
@@ -77,8 +90,11 @@ fn database() -> Result<&'static Database> {
         .map_err(|error| Error::stop(format!("--source names no database, and a private one cannot be started: {error}")))
 }
 
-/// Sells for a while; how many orders were made.
+/// Sells for a while, once all that was there is read; how many orders were made.
 fn sell(shop: &Database) -> Result<u64> {
+    while READ.load(Ordering::Acquire) < ORDERS_BEFORE {
+        thread::sleep(Duration::from_millis(20));
+    }
     let (mut dice, mut made) = (Dice::new(1), 0);
     for order in 21..=400 {
         let customer = 1 + dice.below(5);

@@ -263,6 +263,15 @@ fn replication_copies_a_shop_that_is_open() {
 }
 
 #[test]
+fn enrich_gives_each_order_the_row_it_saw_unless_it_is_kept_for_a_while() {
+    let page = Page::new("enrich");
+    let told = |kind: &str| page.example.succeed(&["--kind", kind, "--out", kind, "--until-idle", "3", "--report", "none"]);
+    assert_eq!(told("table"), "0 of 238 orders were given another row than they saw\n");
+    let stale = told("ttl");
+    assert!(stale.ends_with(" of 238 orders were given another row than they saw\n") && !stale.starts_with("0 "), "{stale}");
+}
+
+#[test]
 fn stdout_prints_what_comes_by_standard_input_and_says_that_it_cannot_be_read_again() {
     let page = Page::new("stdout");
     let said = "standard input, which cannot be read again";
