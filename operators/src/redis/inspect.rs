@@ -75,11 +75,15 @@ impl Found {
 /// Asks a server what it is: `INFO`, and `CONFIG GET` where that is allowed.
 ///
 /// # Errors
-/// Of kind *retry* if it is away; of kind *stop* if it is older than 7.0, or `INFO` is not allowed.
+/// Of kind *retry* if it is away, or still reads its data; of kind *stop* if it is older than 7.0, or `INFO` is not allowed.
 pub async fn inspect(line: &Line) -> Result<Found> {
     let what = "asking Redis what it is";
     let info: String = line.query(what, cmd("INFO").arg("everything")).await?;
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or_default().trim();
+    if field("loading") == "1" {
+        // It refuses commands, and a moment later takes those that came behind them.
+        return Err(Error::retry(format!("{what}: it still reads its data; work goes on by itself then")));
+    }
     // Renamed or not allowed: then it is not known.
     let config: Vec<String> = line.query(what, cmd("CONFIG").arg("GET").arg("save").arg("appendfsync")).await.unwrap_or_default();
     let setting = |name: &str| config.chunks(2).find(|pair| pair[0] == name).and_then(|pair| pair.get(1).cloned());

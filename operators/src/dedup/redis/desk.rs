@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,9 @@ use crate::dedup::Dedup;
 use crate::dedup::seen::Seen;
 use crate::dedup::stats::SeenStats;
 use crate::guard::backoff::Backoff;
+use crate::halt::Halt;
 use crate::offload::Post;
-use crate::position::Epoch;
+use crate::position::{Epoch, Position};
 use crate::process::Process;
 use crate::redis::{Connection, Line, Url, inspect};
 use crate::{Error, ErrorKind, Result};
@@ -47,7 +48,10 @@ pub(super) struct Ask {
 
 /// Answers one worker's questions, in their order.
 pub(super) struct Desk {
-    process: Arc<Process>,
+    /// Not kept alive from here: a run that ends need not wait for Redis.
+    process: Weak<Process>,
+    halt: Arc<Halt>,
+    pipeline: String,
     name: String,
     worker: usize,
     connection: Connection,
@@ -58,6 +62,8 @@ pub(super) struct Desk {
     stats: Arc<SeenStats>,
     /// The connection that Redis was looked at on.
     looked_at: u64,
+    /// The connection that groups were sent on last.
+    sent_on: u64,
     /// Whether ids were told to a Redis before: it should know of it.
     was_here: bool,
     /// Whether this run has begun to count its groups there.
@@ -65,6 +71,9 @@ pub(super) struct Desk {
     written: Written,
     /// Ids that were written anew, with what stands there, until no answer from before that is to come: up to which group.
     rewritten: HashMap<ChangeHash, (Entries, u64)>,
+    /// After a failure: where the changes of unanswered groups stand. Of commands that were sent, some may have been refused (a server that loads its
+    /// data refuses, and a moment later does not) and later ones taken, so that a copy stands there in place of its first.
+    claimed: HashMap<ChangeHash, Vec<Position>>,
     /// Ids above the mark, and when their time in Redis began.
     above: VecDeque<Above>,
 }
@@ -95,7 +104,9 @@ impl Desk {
         was_here: bool,
     ) -> Desk {
         Desk {
-            process: process.clone(),
+            process: Arc::downgrade(process),
+            halt: process.halt.clone(),
+            pipeline: process.limits.pipeline.clone(),
             name: name.to_owned(),
             worker,
             connection: Connection::new(url, &format!("{name}-w{worker}")),
@@ -105,10 +116,12 @@ impl Desk {
             post,
             stats,
             looked_at: 0,
+            sent_on: 0,
             was_here,
             begun: false,
             written: Written::new(process.generation),
             rewritten: HashMap::new(),
+            claimed: HashMap::new(),
             above: VecDeque::new(),
         }
     }
@@ -116,19 +129,19 @@ impl Desk {
     /// Until the worker is gone.
     pub(super) async fn run(mut self, mut questions: UnboundedReceiver<Ask>) {
         let mut groups: VecDeque<Group> = VecDeque::new();
-        let mut open = true;
         let step = (self.kept_for / 6).clamp(Duration::from_millis(50), Duration::from_secs(60));
         let mut prolong = tokio::time::interval_at(tokio::time::Instant::now() + step, step);
         prolong.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while open || !groups.is_empty() {
+        loop {
             let took = tokio::select! {
-                ask = questions.recv(), if open && groups.len() < UNDER_WAY_MAX => match ask {
+                ask = questions.recv(), if groups.len() < UNDER_WAY_MAX => match ask {
                     Some(ask) => {
                         let group = self.group(ask, &mut questions);
                         groups.push_back(group);
                         self.send(&mut groups, false).await
                     }
-                    None => { open = false; Ok(()) }
+                    // The worker holds its epochs open until it has its answers: it is gone before its time.
+                    None => return,
                 },
                 answer = first(&mut groups), if !groups.is_empty() => match answer {
                     Ok((line, values)) => self.take(&mut groups, &line, values).await,
@@ -136,6 +149,9 @@ impl Desk {
                 },
                 _ = prolong.tick(), if !self.above.is_empty() => self.prolong().await,
             };
+            if self.halt.is_halted() {
+                return;
+            }
             if let Err(error) = took
                 && !self.outlive(error, &mut groups, &questions).await
             {
@@ -148,9 +164,13 @@ impl Desk {
     /// use.
     async fn outlive(&mut self, error: Error, groups: &mut VecDeque<Group>, questions: &UnboundedReceiver<Ask>) -> bool {
         let (mut error, mut failed) = (error, 0);
+        self.claimed.clear();
+        for item in groups.iter().flat_map(|group| &group.asks).flat_map(|ask| &ask.items) {
+            self.claimed.entry(item.hash).or_default().push(item.position);
+        }
         loop {
             if error.kind() != ErrorKind::Retry {
-                self.process.halt.fail(error.context(format!("dedup \"{}\"", self.name)));
+                self.halt.fail(error.context(format!("dedup \"{}\"", self.name)));
                 return false;
             }
             if self.stats.is_away(self.worker, &error) {
@@ -158,7 +178,7 @@ impl Desk {
             }
             failed += 1;
             tokio::time::sleep(BACKOFF.wait(failed)).await;
-            if self.process.halt.is_halted() || (questions.is_closed() && groups.is_empty()) {
+            if self.halt.is_halted() || questions.is_closed() {
                 return false;
             }
             match self.send(groups, true).await {
@@ -186,7 +206,9 @@ impl Desk {
     async fn send(&mut self, groups: &mut VecDeque<Group>, again: bool) -> Result {
         let line = self.connection.line().await?;
         self.look(&line).await?;
-        let from = if again { 0 } else { groups.len() - 1 };
+        // On another connection than those before, it would overtake them: a copy would be seen before its first.
+        let from = if again || self.sent_on != line.number() { 0 } else { groups.len().saturating_sub(1) };
+        self.sent_on = line.number();
         for group in groups.range_mut(from..) {
             let (line, commands) = (line.clone(), self.commands(group));
             let what = format!("asking the seen-set {}", self.connection.url());
@@ -233,9 +255,8 @@ impl Desk {
             weak.iter().for_each(|weakness| tracing::warn!(dedup = self.name, %server, "{weakness}"));
         }
         if !self.begun {
-            let known: Option<String> = line
-                .query(&what, cmd("SET").arg(self.keys.known()).arg(&self.process.limits.pipeline).arg("NX").arg("GET"))
-                .await?;
+            let known: Option<String> =
+                line.query(&what, cmd("SET").arg(self.keys.known()).arg(&self.pipeline).arg("NX").arg("GET")).await?;
             let begin = self.written.text(0);
             line.query::<()>(&what, cmd("SET").arg(self.keys.written(self.worker)).arg(begin)).await?;
             if known.is_none() && self.was_here {
@@ -249,7 +270,7 @@ impl Desk {
 
     /// Makes sure that the next run does not take for news what this one has found. Lost itself, it is found once more.
     async fn known_again(&self, line: &Line) {
-        let known = cmd("SET").arg(self.keys.known()).arg(&self.process.limits.pipeline).to_owned();
+        let known = cmd("SET").arg(self.keys.known()).arg(&self.pipeline).to_owned();
         let _: Result = line.query("noting that the seen-set is known", &known).await;
     }
 
@@ -267,6 +288,7 @@ impl Desk {
     async fn take(&mut self, groups: &mut VecDeque<Group>, line: &Line, values: Vec<Value>) -> Result {
         let what = format!("asking the seen-set {}", self.connection.url());
         let Some(group) = groups.front() else { return Ok(()) };
+        let mut claimed = std::mem::take(&mut self.claimed);
         let mut values = values.into_iter();
         let before: Value = line.answer(&what, values.next().unwrap_or(Value::Nil))?;
         let mut anew: HashMap<ChangeHash, Entries> = HashMap::new();
@@ -275,7 +297,7 @@ impl Desk {
             let mut passes = Vec::with_capacity(ask.items.len());
             for item in &ask.items {
                 let said: Option<Vec<u8>> = line.answer(&what, values.next().unwrap_or(Value::Nil))?;
-                passes.push(match self.judge(item, said.as_deref(), &mut anew)? {
+                passes.push(match self.judge(item, said.as_deref(), &mut claimed, &mut anew)? {
                     Seen::New | Seen::Again => true,
                     Seen::Duplicate => item.has_passed,
                 });
@@ -286,6 +308,7 @@ impl Desk {
             self.write_anew(line, &anew).await?;
         }
         // From here on the group is done, and not asked again.
+        self.claimed = claimed;
         let sent = groups.back().map_or(0, |last| last.number);
         let Some(group) = groups.pop_front() else { return Ok(()) };
         self.rewritten.retain(|_, (_, upto)| *upto > group.number);
@@ -309,7 +332,18 @@ impl Desk {
     }
 
     /// What is known of a change: what was written anew since it was asked about, else what Redis says.
-    fn judge(&self, item: &Item, said: Option<&[u8]>, anew: &mut HashMap<ChangeHash, Entries>) -> Result<Seen> {
+    fn judge(
+        &self,
+        item: &Item,
+        said: Option<&[u8]>,
+        claimed: &mut HashMap<ChangeHash, Vec<Position>>,
+        anew: &mut HashMap<ChangeHash, Entries>,
+    ) -> Result<Seen> {
+        // What is left are those that come behind it.
+        let later = claimed.get_mut(&item.hash).map(|claimed| {
+            claimed.retain(|position| *position != item.position);
+            &*claimed
+        });
         if let Some(entries) = anew.get_mut(&item.hash) {
             return Ok(entries.see(item, self.window_ms));
         }
@@ -318,6 +352,7 @@ impl Desk {
             (None, Some(said)) => Entries::decode(said)?,
             (None, None) => return Ok(Seen::New),
         };
+        later.into_iter().flatten().for_each(|position| entries.forget(*position));
         let seen = entries.see(item, self.window_ms);
         if seen == Seen::New {
             anew.insert(item.hash, entries);
@@ -339,7 +374,7 @@ impl Desk {
     }
 
     fn forget_below(&mut self) {
-        let saved = self.process.saved_epoch();
+        let saved = self.process.upgrade().map_or(Epoch::MAX, |process| process.saved_epoch());
         while self.above.front().is_some_and(|above| above.epoch < saved) {
             self.above.pop_front();
         }

@@ -93,6 +93,11 @@ impl Entries {
         }
     }
 
+    /// Takes out the one of this place.
+    pub(super) fn forget(&mut self, position: Position) {
+        self.0.retain(|(known, _)| *known != position);
+    }
+
     /// What they say of a change. One that is new is entered.
     pub(super) fn see(&mut self, item: &Item, window_ms: Option<i64>) -> Seen {
         if self.0.iter().any(|(position, _)| *position == item.position) {
