@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use highwater::prelude::Dedup;
 use highwater_examples::orders::{InputSpec, generate_customers, generate_orders};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -17,6 +18,9 @@ pub struct Args {
     /// Where the output goes
     #[arg(long, value_name = "DIR", default_value = "out/orders")]
     pub out: PathBuf,
+    /// Redis that holds the ids seen: redis://user:password@host:port/db [default: in memory]
+    #[arg(long, value_name = "URL")]
+    dedup: Option<String>,
     /// Changes to make
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     events: u64,
@@ -42,6 +46,15 @@ impl Args {
     pub fn customers(&self) -> PathBuf {
         let made = || PathBuf::from(format!("data/customers-{}-{}.csv", self.customers_count, self.seed));
         self.customers.clone().unwrap_or_else(made)
+    }
+
+    /// Where ids are remembered, and how many in memory.
+    pub fn dedup(&self) -> Dedup {
+        let dedup = Dedup::latest(1_000_000);
+        match &self.dedup {
+            Some(url) => dedup.in_redis(url),
+            None => dedup,
+        }
     }
 
     /// Makes what is not there.

@@ -15,7 +15,7 @@ fn main() -> highwater::Exit {
         .main_with(|flow, args: &Args| {
             let customers = Csv::file(args.customers()).key("id");
             flow.source(JsonLines::file(args.input()))
-                .dedup(Dedup::latest(1_000_000))
+                .dedup(args.dedup())
                 .lookup("customer", Lookup::by("customer_id").from(customers).cache(Cache::entries(100_000)))
                 .fan_out([
                     action("paid", JsonLines::append(args.out.join("paid")).with(paid)).when(|c| c.became("status", "paid")),

@@ -36,6 +36,15 @@ impl ChangeHasher {
         self.state_id
     }
 
+    /// A number for something of this name that belongs to the checkpoint: another one for every checkpoint, and nothing of `state_id` can be
+    /// told from it.
+    pub fn tag(&self, name: &str) -> u64 {
+        let mut hasher = self.keyed;
+        hasher.write_u64(u64::MAX);
+        hasher.write(name.as_bytes());
+        hasher.finish128().as_u128() as u64
+    }
+
     /// Declares of a partition that is new whether its ids hold beyond it. `false`: there is no room for one more in this run.
     pub fn add_partition(&self, partition: PartitionId, global: bool) -> bool {
         let known = self.global_ids.get(partition as usize);

@@ -10,6 +10,8 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, NoopRecord
 
 use crate::action::stats::{ActionStats, ConditionName};
 use crate::dedup::stats::DedupStats;
+#[cfg(feature = "redis")]
+use crate::dedup::stats::SeenStats;
 use crate::epoch::unix_ms;
 use crate::guard;
 use crate::guard::breaker::BreakerState;
@@ -130,6 +132,20 @@ pub const TABLE_MISSING: Metric =
 pub const DUPLICATES: Metric = metric("highwater_duplicates_total", C, "", OPERATOR, "Changes dropped as duplicates");
 /// Ids that are remembered.
 pub const DEDUP_IDS: Metric = metric("highwater_dedup_ids", G, "", OPERATOR, "Ids that dedup remembers, over all workers");
+/// Ids that Redis was asked about.
+pub const DEDUP_ASKED: Metric =
+    metric("highwater_dedup_asked_total", C, "", OPERATOR, "Ids that dedup has asked Redis about, and that were answered");
+/// Memory that Redis lost.
+pub const DEDUP_FORGOTTEN: Metric = metric(
+    "highwater_dedup_forgotten_total",
+    C,
+    "",
+    OPERATOR,
+    "Times that a worker found that Redis had lost ids it was told: duplicates of those pass",
+);
+/// Whether Redis answers dedup.
+pub const DEDUP_AWAY: Metric =
+    metric("highwater_dedup_away", G, "", OPERATOR, "1 while changes wait because Redis does not answer dedup, else 0");
 /// Rejected lines.
 pub const REJECTED: Metric = metric("highwater_rejected_total", C, "", SOURCE, "What was read and is no change; it is parked");
 /// Filtered changes.
@@ -340,6 +356,9 @@ pub const ALL: &[&Metric] = &[
     &TABLE_MISSING,
     &DUPLICATES,
     &DEDUP_IDS,
+    &DEDUP_ASKED,
+    &DEDUP_FORGOTTEN,
+    &DEDUP_AWAY,
     &REJECTED,
     &FILTERED,
     &DELIVERED,
@@ -460,6 +479,12 @@ impl Metrics {
         }
         for (operator, stats) in process.figures.all::<DedupStats>() {
             self.gauge(&DEDUP_IDS, &operator).set(stats.ids() as f64);
+        }
+        #[cfg(feature = "redis")]
+        for (operator, stats) in process.figures.all::<SeenStats>() {
+            self.counter(&DEDUP_ASKED, &operator).absolute(stats.asked());
+            self.counter(&DEDUP_FORGOTTEN, &operator).absolute(stats.times_forgotten());
+            self.gauge(&DEDUP_AWAY, &operator).set(f64::from(u8::from(stats.away().is_some())));
         }
         self.collect_lookups(process);
         self.collect_readers(process);

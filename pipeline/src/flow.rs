@@ -224,7 +224,7 @@ impl<'s> Changes<'s> {
         let Changes { flow, stream, node, mut upstream, sources } = self;
         let dedup = flow.site.tuning.dedup(&name, dedup);
         let node = flow.add(Kind::Dedup, &name, dedup.to_string(), vec![node]);
-        flow.site.plan.borrow_mut().dedups.insert(name.clone(), dedup);
+        flow.site.plan.borrow_mut().dedups.insert(name.clone(), dedup.clone());
         upstream.unique_ids = true;
         let stream = match flow.running() {
             None => stream,

@@ -194,6 +194,9 @@ impl Plan {
                 problems.push(format!("lookup \"{name}\" has no origin; say where its rows come from with .from(..)"));
             }
         }
+        for (name, dedup) in &self.dedups {
+            problems.extend(dedup.problems().into_iter().map(|problem| format!("dedup \"{name}\": {problem}")));
+        }
         let lookups: Vec<&str> = of(Kind::Lookup).map(|(_, node)| node.name.as_str()).collect();
         for (name, action) in &self.actions {
             problems.extend(action.problems(&lookups).into_iter().map(|problem| format!("action \"{name}\": {problem}")));

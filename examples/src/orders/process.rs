@@ -21,17 +21,24 @@ pub struct Orders {
     folder: PathBuf,
     spec: InputSpec,
     listen: String,
+    dedup: Option<String>,
 }
 
 impl Orders {
     /// The example at `program`, working in `folder` on the input that `spec` describes.
     pub fn new(program: impl Into<PathBuf>, folder: impl Into<PathBuf>, spec: InputSpec) -> Self {
-        Orders { program: program.into(), folder: folder.into(), spec, listen: "none".to_owned() }
+        Orders { program: program.into(), folder: folder.into(), spec, listen: "none".to_owned(), dedup: None }
     }
 
     /// The same, with its monitor at this address. Default: none.
     pub fn listening(mut self, address: &str) -> Self {
         address.clone_into(&mut self.listen);
+        self
+    }
+
+    /// The same, with its seen-set in the Redis of this URL. Default: in memory.
+    pub fn dedup_in(mut self, url: &str) -> Self {
+        self.dedup = Some(url.to_owned());
         self
     }
 
@@ -106,6 +113,9 @@ impl Orders {
         }
         if let Some(size) = checkpoint_batch_size {
             command.args(["--checkpoint-batch-size", &size.to_string()]);
+        }
+        if let Some(url) = &self.dedup {
+            command.args(["--dedup", url]);
         }
         command.args(["--listen", &self.listen, "--report", "json"]);
         Run::start(command, &self.folder)

@@ -94,6 +94,8 @@ pub enum HolderKind {
     Lookup,
     /// The next attempt to ask the origin of a lookup.
     LookupRetry,
+    /// The answer of the seen-set in Redis.
+    Dedup,
     /// An outcome is being made durable.
     Note,
     /// Output files take long to be written or synced.
@@ -294,6 +296,9 @@ impl fmt::Display for Held {
             HolderKind::Lookup => write!(f, "{operator}{worker} has waited {since} for the row of {change}{attempt}"),
             HolderKind::LookupRetry => {
                 write!(f, "{operator}{worker} could not load the row of {change}{attempt}{next}")
+            }
+            HolderKind::Dedup => {
+                write!(f, "{operator}{worker} has waited {since} for the seen-set's answer to {change}{trouble}")
             }
             HolderKind::Note => write!(f, "{operator}{worker} has an outcome for {change}, which is being made durable"),
             HolderKind::Store if self.change.is_none() => write!(f, "the checkpoint store has been saving for {since}"),

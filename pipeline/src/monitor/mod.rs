@@ -21,6 +21,7 @@ pub(crate) mod notice;
 pub(crate) mod pages;
 pub(crate) mod parked;
 mod rates;
+pub mod seen_set;
 mod server;
 pub mod status;
 mod watched;

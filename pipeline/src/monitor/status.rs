@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::counted;
 use crate::monitor::guards::Guard;
+use crate::monitor::seen_set::SeenSet;
 use crate::report::{ActionBooks, CacheCounts, count};
 
 /// How a running pipeline stands.
@@ -50,6 +51,9 @@ pub struct Status {
     /// Pools of connections, by purpose.
     #[serde(default)]
     pub pools: BTreeMap<String, Pool>,
+    /// Seen-sets that are in Redis, by the name of their dedup.
+    #[serde(default)]
+    pub seen: BTreeMap<String, SeenSet>,
     /// What stands before endpoints, by action and endpoint.
     #[serde(default)]
     pub guards: BTreeMap<String, Guard>,
@@ -200,6 +204,9 @@ impl Status {
                 text,
                 "pool       {purpose}: {active} of {max_connections} connections in use, {idle} ready, {waiting} waited for{away}"
             );
+        }
+        for (dedup, seen) in &self.seen {
+            let _ = writeln!(text, "dedup      {dedup}: {}", seen.text());
         }
         for (endpoint, guard) in &self.guards {
             let _ = writeln!(text, "guard      {endpoint}: {}", guard.text());

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use super::fresh::Fresh;
 use super::health::Pulse;
 use super::rates::{Counts, Rates};
+use super::seen_set::SeenSet;
 use super::status::{self, Books, SourceBooks, Status};
 use crate::exposition::Exposition;
 use crate::report::{About, ActionBooks};
@@ -156,6 +157,7 @@ impl Watched {
             cache: totals.into(),
             guards: guard::all().into_iter().map(|(endpoint, guard)| (endpoint, guard.into())).collect(),
             pools: pools::all().into_iter().map(|(purpose, pool)| (purpose, pool.into())).collect(),
+            seen: seen(process),
             read_now: totals.changes_read,
             replayed: totals.replayed,
             books,
@@ -171,4 +173,16 @@ impl Watched {
     pub(crate) fn why(&self) -> Why {
         self.why.get(|| self.process.why(PATIENCE))
     }
+}
+
+/// Seen-sets of this process that are in Redis.
+#[cfg(feature = "redis")]
+fn seen(process: &Process) -> BTreeMap<String, SeenSet> {
+    let all = process.figures.all::<highwater_operators::dedup::stats::SeenStats>();
+    all.into_iter().map(|(dedup, stats)| (dedup, SeenSet::from(&*stats))).collect()
+}
+
+#[cfg(not(feature = "redis"))]
+fn seen(_: &Process) -> BTreeMap<String, SeenSet> {
+    BTreeMap::new()
 }

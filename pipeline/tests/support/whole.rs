@@ -34,6 +34,8 @@ pub struct Whole {
     pub outcomes: BTreeMap<&'static str, Outcomes>,
     /// The store that several processes share, if there are several.
     pub store: Option<Together>,
+    /// The URL of the Redis that holds the seen-set, if not the checkpoint does.
+    pub redis: Option<String>,
 }
 
 impl Whole {
@@ -51,7 +53,7 @@ impl Whole {
         ]);
         let (input, record, folder) = (Arc::new(input), Record::default(), super::folder());
         let table = Table::new("table", &record);
-        Whole { seed, input, record, table, folder, window_ms, expected, outcomes, store: None }
+        Whole { seed, input, record, table, folder, window_ms, expected, outcomes, store: None, redis: None }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -67,10 +69,12 @@ impl Whole {
         let table = self.table.clone();
         let store = self.store.clone();
         let window = self.window_ms.map(|window| Duration::from_millis(window as u64));
+        let dedup = window.map_or(Dedup::latest(100_000), Dedup::within);
+        let dedup = self.redis.iter().fold(dedup, |dedup, url| dedup.in_redis(url));
         super::build(move |flow| {
             let soon = (Duration::from_micros(200), Duration::from_millis(2));
             flow.source(Script { input: input.clone(), seed })
-                .dedup(window.map_or(Dedup::latest(100_000), Dedup::within))
+                .dedup(dedup.clone())
                 .lookup("customer", Lookup::by("customer").from(tiers()).batch(4, Duration::ZERO))
                 .fan_out([
                     action("file", JsonLines::append(&out).with(write)).when(kept),
