@@ -1,11 +1,15 @@
 //! Where the changes of a pipeline come from, and the tables that its lookups read.
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod ahead;
 pub mod channel;
 pub mod csv_changes;
 pub mod csv_table;
 pub mod envelope;
 pub mod generator;
 pub mod jsonl;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod numbers;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 
