@@ -12,6 +12,8 @@ pub mod jsonl;
 mod numbers;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis_stream;
 
 pub use channel::{Channel, ChannelSource, Feed, Receipt};
 pub use csv_changes::CsvChanges;
@@ -23,3 +25,5 @@ pub use jsonl::{JsonLinesSource, OnReject};
 pub use postgres::change_log::PostgresChangeLog;
 #[cfg(feature = "postgres")]
 pub use postgres::replication::{PostgresReplication, Snapshot};
+#[cfg(feature = "redis")]
+pub use redis_stream::RedisStreams;

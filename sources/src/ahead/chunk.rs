@@ -79,6 +79,19 @@ impl<W> Chunk<W> {
 }
 
 impl Written {
+    /// The same in a block that begins where the old one had its byte `by`.
+    #[cfg(feature = "redis")]
+    pub(crate) fn shifted(mut self, by: usize) -> Self {
+        let pieces = &mut self.pieces;
+        for place in [&mut pieces.start, &mut pieces.id_end, &mut pieces.table_end, &mut pieces.end] {
+            *place -= by;
+        }
+        for place in [&mut pieces.key_end, &mut pieces.before_end, &mut pieces.after_end, &mut pieces.unchanged_end] {
+            *place = place.map(|place| place - by);
+        }
+        self
+    }
+
     /// The change, over the block that the text has become.
     ///
     /// # Errors
