@@ -85,10 +85,13 @@ pub(super) async fn look(line: &Line, stream: &str, id: EntryId) -> Result<(Opti
     Ok((facts, raws(line.answer(&what, entry)?)?.pop()))
 }
 
-/// The group of a stream that is there; `None`: it has none of this name.
+/// The group of a stream; `None`: it has none of this name, or there is no such stream.
 pub(super) async fn group(line: &Line, stream: &str, name: &str) -> Result<Option<Group>> {
     let what = format!("looking at the groups of the stream {stream}");
-    let groups: Vec<Value> = line.query(&what, cmd("XINFO").arg("GROUPS").arg(stream)).await?;
+    let groups: Vec<Value> = match line.query(&what, cmd("XINFO").arg("GROUPS").arg(stream)).await {
+        Err(error) if error.to_string().contains("no such key") => return Ok(None),
+        groups => groups?,
+    };
     for group in groups {
         let Value::Array(pairs) = group else { return Err(odd()) };
         let field = |name: &str| pairs.chunks_exact(2).find(|pair| bytes(&pair[0]) == name.as_bytes()).map(|pair| &pair[1]);

@@ -12,6 +12,8 @@ pub(super) struct EntryId {
 impl EntryId {
     /// Before every entry.
     pub const ZERO: EntryId = EntryId { ms: 0, seq: 0 };
+    /// Behind every entry.
+    pub const MAX: EntryId = EntryId { ms: u64::MAX, seq: u64::MAX };
 
     /// Reads `MS-SEQ`, or `MS` alone, as Redis writes them.
     pub fn parse(text: &str) -> Option<EntryId> {

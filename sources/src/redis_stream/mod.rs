@@ -311,6 +311,12 @@ impl Source for Bound {
         let stream = description.stream(partition);
         let reader = self.reading.open(description, &self.progress, partition, stream, from, window)?;
         self.progress.opened(stream);
+        // What the last run could not tell any more.
+        if let Some(place) = from.map(place).transpose()?
+            && description.continued(stream, place.id).is_none()
+        {
+            self.progress.saved(stream, place);
+        }
         Ok(Box::new(reader))
     }
 

@@ -153,9 +153,10 @@ impl Teller<'_> {
     /// Acknowledges what was taken over, then moves the group.
     async fn tell(&mut self, line: &Line, stream: &Arc<str>, place: &Place) -> Result {
         let Some(name) = &self.description.group else { return Ok(()) };
-        let upto = place.pending.unwrap_or(place.id);
-        if self.acknowledged.get(stream).is_none_or(|done| *done < upto && place.pending.is_some()) {
-            self.acknowledge(line, stream, name, upto).await?;
+        // Once all that was pending is read, all of it is acknowledged, once.
+        let upto = place.pending.unwrap_or(EntryId::MAX);
+        if self.acknowledged.get(stream).is_none_or(|done| *done < upto) {
+            self.acknowledge(line, stream, name, upto.min(place.id)).await?;
             self.acknowledged.insert(stream.clone(), upto);
         }
         if place.pending.is_some() {
@@ -168,7 +169,8 @@ impl Teller<'_> {
                 group.delivered, place.id
             ))),
             Some(_) => set_group(line, stream, name, place).await,
-            None => make_group(line, stream, name, place).await,
+            // Whoever reads it tells that the stream is gone, if it is.
+            None => remake_group(line, stream, name, place).await,
         };
         if moved.is_ok() && self.window.passes("redis_stream.told") {
             return Err(Error::stop("it has crashed here"));
@@ -199,4 +201,10 @@ impl Teller<'_> {
             }
         }
     }
+}
+
+/// Makes a group that somebody has removed, of a stream that is there.
+async fn remake_group(line: &Line, stream: &str, group: &str, place: &Place) -> Result {
+    let (found, _) = ask::look(line, stream, EntryId::ZERO).await?;
+    if found.is_none() { Ok(()) } else { make_group(line, stream, group, place).await }
 }
