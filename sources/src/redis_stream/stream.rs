@@ -135,6 +135,8 @@ impl Stream {
                 Taken::Rejected(why) => {
                     let why = sentence(&self.name, raw.id, &why);
                     if description.on_reject == OnReject::Stop {
+                        // What was read before it is read.
+                        self.seal(number.checked_sub(1).map(|before| &entries[before]));
                         return Err(Error::stop(why));
                     }
                     let text = raw.fields().show();
@@ -154,18 +156,19 @@ impl Stream {
                 (self.written.added, self.written.pending) = (after.added, after.pending);
             }
             if is_full || is_last {
-                if self.written.pending.is_none() {
-                    self.written.says = raw.fields().says();
-                    self.read.says = if is_last { self.written.says } else { self.read.says };
-                }
-                self.flush();
+                self.seal(Some(raw));
             }
         }
+        self.read.says = self.written.says;
         Ok(())
     }
 
-    fn flush(&mut self) {
-        let Some(mut chunk) = self.chunk.take() else { return };
+    /// Makes the chunk ready to be handed over, with the token behind its last entry.
+    fn seal(&mut self, last: Option<&Raw>) {
+        let (Some(mut chunk), Some(last)) = (self.chunk.take(), last) else { return };
+        if self.written.pending.is_none() {
+            self.written.says = last.fields().says();
+        }
         chunk.order = self.order;
         chunk.token = self.written.write();
         self.ready.push_back(chunk);

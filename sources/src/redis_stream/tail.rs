@@ -26,7 +26,7 @@ use super::stream::Stream;
 use super::token::Place;
 use crate::ahead::AWAY;
 
-/// Bytes of an answer at most, about, for each stream.
+/// Bytes of an answer at most, about.
 const ANSWER_BYTES: usize = 2 << 20;
 /// Entries of the first answer: how large they are is not known yet.
 const FIRST: u32 = 256;
@@ -196,7 +196,9 @@ impl Tail {
         }
         let size = bytes / number.max(1);
         self.entry_bytes = size.max((self.entry_bytes + size) / 2).max(1);
-        let most = (ANSWER_BYTES / self.entry_bytes).max(1).min(self.description.count as usize) as u32;
+        let window = self.streams.first().map_or(u64::MAX, |stream| stream.way.window.limits().1);
+        let bytes = (window / 8).min(ANSWER_BYTES as u64) as usize / self.streams.len().max(1);
+        let most = (bytes / self.entry_bytes).max(1).min(self.description.count as usize) as u32;
         self.count = most.min(self.count.saturating_mul(4));
     }
 
