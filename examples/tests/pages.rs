@@ -256,6 +256,18 @@ fn change_log_reads_the_first_order_last() {
 }
 
 #[test]
+fn redis_stream_reads_what_another_program_left_and_what_follows() {
+    let page = Page::new("redis_stream");
+    let stdout = page.example.succeed(&["--until-idle", "2", "--report", "none"]);
+    let id = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_str().unwrap().to_owned();
+    let mut ids: Vec<String> = stdout.lines().map(id).collect();
+    ids.sort();
+    let mut expected: Vec<String> = (5..=20).chain([2]).map(|order: u32| format!("c-{order}")).collect();
+    expected.sort();
+    assert_eq!(ids, expected);
+}
+
+#[test]
 fn replication_copies_a_shop_that_is_open() {
     let page = Page::new("replication");
     let stdout = page.example.succeed(&["--until-idle", "3", "--report", "none"]);

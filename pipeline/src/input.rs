@@ -8,6 +8,8 @@ pub use highwater_sources::{Channel, Envelope, Feed, Generator, OnReject};
 use highwater_sources::{CsvChanges, CsvTable, JsonLinesSource};
 #[cfg(feature = "postgres")]
 pub use highwater_sources::{PostgresChangeLog, PostgresReplication, PostgresRows, Snapshot};
+#[cfg(feature = "redis")]
+pub use highwater_sources::{RedisStreams, redis_stream::Entries};
 
 /// JSON lines: as a source, and as a sink.
 #[derive(Debug)]

@@ -55,6 +55,8 @@ pub use program::{Exit, main, main_with, program};
 pub mod prelude {
     pub use crate::flow::{Changes, Checkpoint, Flow, Outcomes};
     pub use crate::input::{Channel, Csv, Envelope, Feed, Generator, JsonLines, OnReject, env, hours, millis, minutes, seconds};
+    #[cfg(feature = "redis")]
+    pub use crate::input::{Entries, RedisStreams};
     #[cfg(feature = "postgres")]
     pub use crate::input::{PostgresChangeLog, PostgresReplication, PostgresRows, Snapshot};
     pub use highwater_operators::action::{Action, BatchAction, BoxFuture, Delivery, action, batch, run};
@@ -79,6 +81,8 @@ pub mod prelude {
     pub use highwater_sinks::{Line, Stdout};
     #[cfg(feature = "postgres")]
     pub use highwater_sinks::{PostgresStatement, PostgresTable};
+    #[cfg(feature = "redis")]
+    pub use highwater_sinks::{RedisAppend, RedisPublish, RedisPush};
     #[cfg(feature = "webhook")]
     pub use highwater_sinks::{Webhook, WebhookBatch};
 }

@@ -22,6 +22,8 @@ pub mod mail;
 mod network;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "slack")]
 pub mod slack;
 pub mod stdout;
@@ -42,6 +44,8 @@ pub use line::Line;
 pub use mail::Mail;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresTable, statement::PostgresStatement};
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisAppend, RedisPublish, RedisPush};
 #[cfg(feature = "slack")]
 pub use slack::Slack;
 pub use stdout::Stdout;

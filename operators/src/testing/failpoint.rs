@@ -38,6 +38,16 @@ pub const REPLICATION: [&str; 9] = [
     SLOT_CONFIRMED,
 ];
 
+/// Those of a source that reads streams of Redis.
+pub const REDIS_STREAM: [&str; 3] = [STREAM_CLAIMED, STREAM_ACKNOWLEDGED, STREAM_TOLD];
+
+/// Entries that others left pending are made over to us; they are not handed over.
+pub const STREAM_CLAIMED: &str = "redis_stream.claimed";
+/// Entries that were taken over and are durable are acknowledged, some of them.
+pub const STREAM_ACKNOWLEDGED: &str = "redis_stream.acknowledged";
+/// A group was told how far is durable.
+pub const STREAM_TOLD: &str = "redis_stream.told";
+
 /// It is known by which ranges tables will be read; nothing is.
 pub const SNAPSHOT_PLANNED: &str = "snapshot.planned";
 /// A snapshot is there; the stream is not yet at its point.
@@ -95,7 +105,7 @@ static DEADLY: Mutex<Option<(String, u64)>> = Mutex::new(None);
 /// # Errors
 /// No failpoint has this name.
 pub fn die_at(name: &str, passage: u64) -> Result<()> {
-    if !ALL.contains(&name) && !REPLICATION.contains(&name) {
+    if !ALL.contains(&name) && !REPLICATION.contains(&name) && !REDIS_STREAM.contains(&name) {
         return Err(Error::stop(format!("there is no failpoint {name:?}; there are {}", ALL.join(", "))));
     }
     *DEADLY.lock() = Some((name.to_owned(), passage.max(1)));

@@ -12,7 +12,7 @@ use highwater_operators::row::Fields;
 use highwater_operators::{Error, ErrorKind, Result};
 use tokio_postgres::types::{Format, IsNull, ToSql, Type};
 
-use super::ahead::apart;
+use crate::ahead::apart;
 
 /// Rows of a table, or of a query, in Postgres, found by one column.
 ///
@@ -230,7 +230,7 @@ impl Loader for PostgresRows {
                     Err(error) => return Err(Error::stop(error.to_string())),
                     opened => return opened,
                 }
-                tokio::time::sleep(super::ahead::AWAY.wait(failed)).await;
+                tokio::time::sleep(crate::ahead::AWAY.wait(failed)).await;
             }
         })?;
         let _ = self.opened.set(opened);

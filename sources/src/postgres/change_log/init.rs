@@ -3,7 +3,7 @@
 use highwater_operators::Result;
 use highwater_operators::postgres::{Connection, Table, Url, failed, quote, quote_text};
 
-use crate::postgres::ahead::apart;
+use crate::ahead::apart;
 
 /// A change log that is to be made.
 ///

@@ -41,7 +41,7 @@ use highwater_operators::{Error, ErrorKind, Result, ResumeToken};
 pub use self::init::Init;
 use self::inspect::Log;
 use crate::OnReject;
-use crate::postgres::ahead::apart;
+use crate::ahead::apart;
 
 /// Rows of a page, unless [`page`](PostgresChangeLog::page) says otherwise.
 const PAGE: u32 = 4096;

@@ -9,7 +9,7 @@ use highwater_operators::{Error, Result, ResumeToken};
 
 use super::tail::{self, Tail};
 use super::{Description, token};
-use crate::postgres::ahead::{AheadReader, Doing};
+use crate::ahead::{AheadReader, Doing};
 
 /// Begins to read.
 pub(super) fn start(

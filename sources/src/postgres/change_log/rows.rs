@@ -6,7 +6,7 @@ use highwater_operators::change::Operation;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
-use crate::postgres::ahead::{Pieces, Written};
+use crate::ahead::{Pieces, Written};
 use crate::postgres::tuple::Tuple;
 
 /// What a row's columns are, as far as it matters for reading them.

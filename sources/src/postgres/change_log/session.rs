@@ -14,7 +14,8 @@ use super::Description;
 use super::gaps::{Blocker, Range};
 use super::inspect::{Log, inspect};
 use super::statements::{SESSION, Statements};
-use crate::postgres::ahead::{AS_IT_IS, AWAY};
+use crate::ahead::AWAY;
+use crate::postgres::AS_IT_IS;
 
 /// Attempts to look at the log before a run begins.
 const LOOKS: u32 = 5;

@@ -13,7 +13,7 @@ use super::session::{Copied, Guard, Session};
 use super::token::{self, Identity, Place};
 use super::{Description, IDLE, IDLE_NOTIFIED};
 use crate::OnReject;
-use crate::postgres::ahead::{AWAY, Chunk, Gone, Refused, Way};
+use crate::ahead::{AWAY, Chunk, Gone, Refused, Way};
 use crate::postgres::tuple::Tuple;
 
 /// Bytes of a page at most, about.

@@ -227,7 +227,7 @@ fn a_row_that_is_no_text_is_rejected_and_its_neighbours_are_read() {
     let rows = "insert into tb_entity_change_log (object_type, object_id, modification_type) \
          values ('order', '1', 'INSERT'), ('order', E'\\xff', 'INSERT'), ('order', '3', 'INSERT')";
     let fill = async || Connection::open(&url, "a test").await.unwrap().batch_execute(&format!("{LOG}; {rows}")).await.unwrap();
-    crate::postgres::ahead::runtime().unwrap().block_on(fill());
+    crate::ahead::runtime().unwrap().block_on(fill());
     let mut reading = Reading::start(&PostgresChangeLog::at(&url, "tb_entity_change_log"), None).unwrap();
     reading.until("all is read", |found| found.changes.len() + found.rejected.len() == 3);
     let keys: Vec<&str> = reading.found.changes.iter().map(Change::key).collect();

@@ -11,7 +11,7 @@ use super::session::ask;
 use super::setup::Found;
 use super::token::{self, Parts, Place};
 use super::{Description, session};
-use crate::postgres::ahead;
+use crate::ahead;
 
 /// Set in the number of the snapshot until the new place is told.
 const ANEW: u32 = 1 << 31;

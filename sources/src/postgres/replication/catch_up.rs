@@ -15,7 +15,7 @@ use tokio_postgres::{CopyOutStream, Statement};
 use super::lsn::Lsn;
 use super::session::{self, ask, ask_one};
 use super::stream::{Stream, broken};
-use crate::postgres::ahead::AS_IT_IS;
+use crate::postgres::AS_IT_IS;
 use crate::postgres::tuple::Tuple;
 
 /// Messages that the first call asks for; a call ends with a whole transaction.

@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::lsn::Lsn;
 use super::relation::Relation;
 use super::rows::{self, Names, Values};
-use crate::postgres::ahead::{Chunk, Pieces, Refused, Written};
+use crate::ahead::{Chunk, Pieces, Refused, Written};
 
 /// Something that happened to a row.
 #[derive(Clone, Copy, Debug)]

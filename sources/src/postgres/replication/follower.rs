@@ -14,7 +14,7 @@ use super::Description;
 use super::lsn::Lsn;
 use super::session::{PINNED, UNLIMITED};
 use super::token::Identity;
-use crate::postgres::ahead::AS_IT_IS;
+use crate::postgres::AS_IT_IS;
 
 /// How often the server is told how far the slot may move, at most.
 const CONFIRM_EVERY: Duration = Duration::from_millis(50);

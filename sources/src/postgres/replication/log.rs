@@ -11,7 +11,7 @@ use super::lsn::Lsn;
 use super::pgoutput::{Cells, Described, Message, Old, read};
 use super::relation::Relation;
 use super::rows::Values;
-use crate::postgres::ahead::Chunk;
+use crate::ahead::Chunk;
 
 /// From 1970 to 2000, in milliseconds.
 const Y2000_MS: i64 = 946_684_800_000;

@@ -52,7 +52,7 @@ use self::confirm::Saved;
 pub use self::pgoutput::fuzz;
 use self::setup::Found;
 use crate::OnReject;
-use crate::postgres::ahead::apart;
+use crate::ahead::apart;
 
 /// How often an idle slot is moved.
 const HEARTBEAT: Duration = Duration::from_secs(10);

@@ -7,7 +7,7 @@ use super::confirm::Mark;
 use super::log::Log;
 use super::lsn::Lsn;
 use super::token::{self, Identity, Parts, Place, TableProgress};
-use crate::postgres::ahead::{Chunk, Doing, Gone, Way};
+use crate::ahead::{Chunk, Doing, Gone, Way};
 
 /// What was read and is on its way.
 pub(super) struct Outbox {

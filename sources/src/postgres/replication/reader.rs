@@ -10,7 +10,7 @@ use highwater_operators::{Error, Result, ResumeToken};
 use super::confirm::Saved;
 use super::stream::Begin;
 use super::{Description, token};
-use crate::postgres::ahead::{AheadReader, Doing};
+use crate::ahead::{AheadReader, Doing};
 
 /// How long it counts that the server had nothing when it was asked.
 const PATIENCE: Duration = Duration::from_secs(3);

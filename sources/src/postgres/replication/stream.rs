@@ -23,7 +23,7 @@ use super::setup::{self, Found};
 use super::snapshot::Progress;
 use super::token::Place;
 use crate::OnReject;
-use crate::postgres::ahead::{AWAY, Way};
+use crate::ahead::{AWAY, Way};
 
 /// The slot is moved by SQL this often, while it is not followed: each time the server reads the log between.
 const ADVANCE_EVERY: Duration = Duration::from_secs(2);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::lsn::Lsn;
-use crate::postgres::numbers;
+use crate::numbers;
 
 /// What is the same as long as it is the same log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ impl Open {
         let (tell, mut told) = mpsc::unbounded_channel::<(String, oneshot::Sender<()>)>();
         let url = database.url().clone();
         let thread = std::thread::spawn(move || {
-            crate::postgres::ahead::runtime().unwrap().block_on(async {
+            crate::ahead::runtime().unwrap().block_on(async {
                 let connection = highwater_operators::postgres::Connection::open(&url, "writer").await.unwrap();
                 while let Some((sql, done)) = told.recv().await {
                     connection.batch_execute(&sql).await.unwrap();

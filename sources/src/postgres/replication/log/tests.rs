@@ -1,7 +1,7 @@
 use highwater_operators::{Change, Value};
 
 use super::*;
-use crate::postgres::ahead::Chunk;
+use crate::ahead::Chunk;
 use crate::postgres::replication::pgoutput::tests::Made;
 use crate::postgres::replication::relation::{Column, ReplicaIdentity, Types};
 

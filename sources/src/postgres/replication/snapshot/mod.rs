@@ -43,7 +43,7 @@ use super::lsn::Lsn;
 use super::relation::{OWN_TYPES, Relation, Types};
 use super::rows::Values;
 use super::token::{Parts, TableProgress};
-use crate::postgres::ahead::AS_IT_IS;
+use crate::postgres::AS_IT_IS;
 
 /// Pages of tables that are added to a running pipeline are read for so long at a time; then the stream goes on.
 pub(super) const BESIDE: Duration = Duration::from_secs(2);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// Whether all that the server has was read.
 #[derive(Debug)]
-pub(in super::super) struct Doing {
+pub(crate) struct Doing {
     began: Instant,
     /// When the server was asked last and had nothing more, in milliseconds since then; 0 if it was not, or had.
     idle: AtomicU64,
@@ -15,7 +15,7 @@ pub(in super::super) struct Doing {
 
 impl Doing {
     /// It counts for so long that the server had nothing when it was asked: an answer that does not come says nothing.
-    pub(in super::super) fn new(patience: Duration) -> Self {
+    pub(crate) fn new(patience: Duration) -> Self {
         Doing { began: Instant::now(), idle: AtomicU64::new(0), patience }
     }
 
@@ -25,7 +25,7 @@ impl Doing {
         at > 0 && self.began.elapsed() < Duration::from_millis(at) + self.patience
     }
 
-    pub(in super::super) fn idle(&self, idle: bool) {
+    pub(crate) fn idle(&self, idle: bool) {
         let at = if idle { (self.began.elapsed().as_millis() as u64).max(1) } else { 0 };
         self.idle.store(at, Ordering::Release);
     }

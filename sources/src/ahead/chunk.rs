@@ -13,9 +13,9 @@ pub(super) const BLOCK: usize = 256 * 1024;
 
 /// Changes that were read.
 #[derive(Debug)]
-pub(in super::super) struct Chunk {
+pub(crate) struct Chunk<W = Written> {
     pub block: Vec<u8>,
-    pub written: Vec<Written>,
+    pub written: Vec<W>,
     pub rejected: Vec<Refused>,
     /// Of two chunks the larger was read later.
     pub order: u64,
@@ -27,7 +27,7 @@ pub(in super::super) struct Chunk {
 
 /// A change: what it is, and where its pieces stand in the block.
 #[derive(Debug)]
-pub(in super::super) struct Written {
+pub(crate) struct Written {
     pub pieces: Pieces,
     pub operation: Operation,
     pub time_ms: i64,
@@ -38,7 +38,7 @@ pub(in super::super) struct Written {
 
 /// Where the pieces of a change stand in a block, one behind the other.
 #[derive(Clone, Copy, Debug)]
-pub(in super::super) struct Pieces {
+pub(crate) struct Pieces {
     pub start: usize,
     pub id_end: usize,
     pub table_end: usize,
@@ -52,38 +52,51 @@ pub(in super::super) struct Pieces {
 
 /// A row that is no change.
 #[derive(Debug)]
-pub(in super::super) struct Refused {
+pub(crate) struct Refused {
     pub at: u64,
     pub within: u64,
     pub why: String,
     pub text: String,
 }
 
-impl Chunk {
+impl<W> Chunk<W> {
     /// An empty one over this block, which has room already.
-    pub(in super::super) fn new(mut block: Vec<u8>) -> Self {
+    pub(crate) fn new(mut block: Vec<u8>) -> Self {
         block.clear();
         let written = Vec::with_capacity(if block.capacity() > 0 { CHANGES } else { 0 });
         Chunk { block, written, rejected: Vec::new(), order: 0, token: Bytes::new(), caught_up: false }
     }
 
     /// How many rows are in it.
-    pub(in super::super) fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.written.len() + self.rejected.len()
     }
 
     /// Whether it is large enough to be handed over.
-    pub(in super::super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.rows() >= CHANGES || self.block.len() >= BYTES
     }
 }
 
 impl Written {
+    /// The same in a block that begins where the old one had its byte `by`.
+    #[cfg(feature = "redis")]
+    pub(crate) fn shifted(mut self, by: usize) -> Self {
+        let pieces = &mut self.pieces;
+        for place in [&mut pieces.start, &mut pieces.id_end, &mut pieces.table_end, &mut pieces.end] {
+            *place -= by;
+        }
+        for place in [&mut pieces.key_end, &mut pieces.before_end, &mut pieces.after_end, &mut pieces.unchanged_end] {
+            *place = place.map(|place| place - by);
+        }
+        self
+    }
+
     /// The change, over the block that the text has become.
     ///
     /// # Errors
     /// What is rejected: a name is longer than it may be.
-    pub(in super::super) fn into_change(self, block: &Bytes, text: &str, partition: PartitionId) -> Result<Change, Rejected> {
+    pub(crate) fn into_change(self, block: &Bytes, text: &str, partition: PartitionId) -> Result<Change, Rejected> {
         let Pieces { start, id_end, table_end, end, .. } = self.pieces;
         let mut from = table_end;
         let mut piece = |end: Option<usize>| {
