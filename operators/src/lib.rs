@@ -36,6 +36,7 @@ pub mod position;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod process;
+pub mod queues;
 pub mod registry;
 pub mod row;
 #[cfg(feature = "testing")]
