@@ -31,13 +31,19 @@ pub mod metrics;
 pub mod offload;
 pub mod pace;
 pub mod parked;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod percent;
 pub mod pools;
 pub mod position;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod process;
 pub mod queues;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod registry;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod roots;
 pub mod row;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -6,11 +6,11 @@ use std::sync::{Arc, OnceLock};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use crate::roots::roots;
 use crate::{Error, Result};
 
 /// When TLS is used and what is checked, in the words of Postgres' own clients.
@@ -85,7 +85,7 @@ fn client(mode: SslMode, root: Option<&Path>) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let chain = match mode {
         SslMode::VerifyCa | SslMode::VerifyFull => Some(
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots(root)?), provider.clone())
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots(root, "sslrootcert")?), provider.clone())
                 .build()
                 .map_err(|error| Error::stop("the certificates to check the database's one by cannot be used").because(error))?,
         ),
@@ -99,27 +99,6 @@ fn client(mode: SslMode, root: Option<&Path>) -> Result<ClientConfig> {
         (_, chain) => builder.dangerous().with_custom_certificate_verifier(Arc::new(Lenient { chain, provider })),
     }
     .with_no_client_auth())
-}
-
-/// The certificates in the file, else those that the machine trusts.
-fn roots(file: Option<&Path>) -> Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    let Some(file) = file else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        if roots.is_empty() {
-            return Err(Error::stop(
-                "this machine has no trusted certificates to check the database's one by: install the package \
-                 `ca-certificates`, or name the file of the right one by sslrootcert",
-            ));
-        }
-        return Ok(roots);
-    };
-    let refuse = || Error::stop(format!("the certificates in {} (sslrootcert) cannot be read", file.display()));
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| refuse().because(error))? {
-        let certificate = certificate.map_err(|error| refuse().because(error))?;
-        roots.add(certificate).map_err(|error| refuse().because(error))?;
-    }
-    if roots.is_empty() { Err(refuse().context("there is none in it")) } else { Ok(roots) }
 }
 
 /// Checks less than rustls does by itself: the chain alone, or nothing, as the URL asks for.

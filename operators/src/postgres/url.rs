@@ -10,7 +10,7 @@ use tokio_postgres::config::TargetSessionAttrs;
 
 use super::password::Password;
 use super::tls::{SslMode, Tls};
-use crate::{Error, Result};
+use crate::{Error, Result, percent};
 
 /// How long opening a connection may take if neither the URL (`connect_timeout`) nor a pool says.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -298,20 +298,7 @@ fn number(name: &str, text: &str) -> Result<u32> {
 
 /// Turns `%40` into `@`.
 fn decode(text: &str) -> Result<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        if first != b'%' {
-            bytes.push(first);
-            continue;
-        }
-        let digits = rest.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let byte = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(byte.ok_or_else(|| refuse("a `%` is not followed by two hexadecimal digits; a percent sign is written %25"))?);
-        rest = &rest[2..];
-    }
-    String::from_utf8(bytes).map_err(|_| refuse("what is escaped in it is no UTF-8"))
+    percent::decode(text).map_err(refuse)
 }
 
 fn refuse(why: &str) -> Error {

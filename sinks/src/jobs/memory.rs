@@ -214,10 +214,14 @@ impl State {
             Fate::Finished => self.forget(number),
             Fate::Retry(wait) => self.put(number, Instant::now() + *wait),
             Fate::Released(wait) => {
+                let mut at = Instant::now() + *wait;
                 if let Some(entry) = self.jobs.get_mut(&number) {
                     entry.attempts -= 1;
+                    if wait.is_zero() {
+                        at = entry.enqueued;
+                    }
                 }
-                self.put(number, Instant::now() + *wait);
+                self.put(number, at);
             }
             Fate::Parked(reason) => {
                 if let Some(entry) = self.jobs.get_mut(&number) {

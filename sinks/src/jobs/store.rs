@@ -85,7 +85,7 @@ pub enum Fate {
     Finished,
     /// It is tried again after this wait. The attempt counts.
     Retry(Duration),
-    /// It was not tried: it goes back to where it was, after this wait. No attempt is counted.
+    /// It was not tried: it goes back, after this wait; without one to where it was. No attempt is counted.
     Released(Duration),
     /// It is set aside, to be retried, edited or dropped.
     Parked(Reason),

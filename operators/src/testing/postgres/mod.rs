@@ -9,12 +9,12 @@
 //! ```
 
 mod binaries;
+mod by_proxy;
 mod database;
-mod process;
-mod proxy;
+mod family;
 mod server;
 mod template;
 
+pub use crate::testing::Proxy;
 pub use database::Database;
-pub use proxy::Proxy;
 pub use server::{Server, Settings};

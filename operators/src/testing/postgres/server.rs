@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rand::Rng;
 
 use super::binaries::Binaries;
 use super::database::{self, Database};
-use super::process::{children, is_free, lives, signal, until, watchdog};
+use super::family::{children, lives};
 use super::template;
 use crate::postgres::{Url, quote, quote_text};
+use crate::testing::process::{end_of_log, let_go, signal, some_port, until, wait_for, watchdog};
 use crate::{Error, Result};
 
 /// How long starting and stopping may take.
@@ -112,9 +112,8 @@ impl Server {
         server.binaries.hand_over(&server.folder)?;
         template::copy(&server.binaries, &server.data())?;
         for _ in 0..20 {
-            // Below the ports that the kernel gives out by itself: those may be taken by anybody while the server is down.
-            server.port = rand::rng().random_range(20_000..32_000);
-            if is_free(server.port) && server.run()? {
+            server.port = some_port();
+            if server.run()? {
                 return Ok(server);
             }
         }
@@ -216,7 +215,7 @@ impl Server {
     pub fn stop(&self) -> Result {
         let Some(mut postmaster) = self.postmaster.lock().take() else { return Ok(()) };
         signal("INT", &[postmaster.id()])?;
-        wait_for(&mut postmaster)
+        wait_for(&mut postmaster, LIMIT)
     }
 
     /// Kills all its processes at once, as `kill -9` does.
@@ -225,7 +224,7 @@ impl Server {
         let mut all = children(postmaster.id());
         all.insert(0, postmaster.id());
         signal("KILL", &all)?;
-        wait_for(&mut postmaster)?;
+        wait_for(&mut postmaster, LIMIT)?;
         let gone = until(LIMIT, || Ok(!all.iter().any(|pid| lives(*pid))))?;
         if gone { Ok(()) } else { Err(Error::stop("processes of Postgres outlived a kill -9")) }
     }
@@ -270,15 +269,8 @@ impl Server {
 
     /// The end of its log.
     pub fn log(&self) -> String {
-        let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
+        end_of_log(&self.folder.join("log"))
     }
-}
-
-fn wait_for(postmaster: &mut Child) -> Result {
-    let ended = until(LIMIT, || postmaster.try_wait().map(|status| status.is_some()).map_err(Error::from))?;
-    if ended { Ok(()) } else { Err(Error::stop(format!("Postgres did not stop within {LIMIT:?}"))) }
 }
 
 impl Drop for Server {
@@ -286,12 +278,10 @@ impl Drop for Server {
         if let Some(mut postmaster) = self.postmaster.lock().take() {
             let pid = [postmaster.id()];
             // At once and without writing; it ends those it has started, frozen ones too.
-            let _ = signal("QUIT", &pid).and_then(|()| signal("CONT", &pid)).and_then(|()| wait_for(&mut postmaster));
+            let _ = signal("QUIT", &pid).and_then(|()| signal("CONT", &pid)).and_then(|()| wait_for(&mut postmaster, LIMIT));
         }
-        // Closing its input lets the watchdog remove the folder.
         if let Some(mut watchdog) = self.watchdog.lock().take() {
-            drop(watchdog.stdin.take());
-            let _ = watchdog.wait();
+            let_go(&mut watchdog);
         }
     }
 }

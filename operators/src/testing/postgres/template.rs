@@ -4,6 +4,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::binaries::Binaries;
+use crate::testing::certificate;
 use crate::{Error, Result};
 
 /// Raised when what is in the folder changes.
@@ -42,27 +43,13 @@ fn ready(binaries: &Binaries) -> Result<PathBuf> {
     initdb.args(["--username=postgres", "--encoding=UTF8", "--locale=C", "--auth=trust", "--no-sync", "--no-instructions"]);
     binaries.run(initdb.arg("-D").arg(&data))?;
     std::fs::write(data.join("pg_hba.conf"), LOGINS).map_err(|e| Error::stop(error("cannot write to")).because(e))?;
-    certify(binaries, &data)?;
+    if !certificate::make(&data, || binaries.command("openssl"))? {
+        // Without `openssl` a server offers no TLS, and says what to install to whoever asks for its certificate.
+        tracing::debug!("a private Postgres without TLS: there is no openssl");
+    }
     // Made whole, then named. Whoever was faster has made the same.
     match std::fs::rename(&data, &template) {
         Err(e) if !template.is_dir() => Err(Error::stop(error("cannot make")).because(e)),
         _ => Ok(template),
     }
-}
-
-/// A certificate for `localhost`, signed by an authority of its own (`root.crt`), if there is `openssl`.
-fn certify(binaries: &Binaries, data: &Path) -> Result {
-    if binaries.command("openssl").arg("version").output().is_err() {
-        return Ok(());
-    }
-    let openssl = |arguments: &str| binaries.run(binaries.command("openssl").args(arguments.split(' ')).current_dir(data));
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    openssl(&format!("req -x509 {key} -days 3650 -subj /CN=highwater-tests -keyout root.key -out root.crt"))?;
-    openssl(&format!("req -new {key} -subj /CN=localhost -keyout server.key -out server.csr"))?;
-    let names = "subjectAltName=DNS:localhost\nbasicConstraints=critical,CA:FALSE\n";
-    std::fs::write(data.join("server.ext"), names).map_err(|e| Error::stop("cannot write a certificate's names").because(e))?;
-    openssl(
-        "x509 -req -in server.csr -CA root.crt -CAkey root.key -CAcreateserial -days 3650 -extfile server.ext -out server.crt",
-    )?;
-    Ok(())
 }

@@ -44,7 +44,7 @@ pub(super) const RENEW: &str = "
 pub(super) const SETTLE: &str = "
     update highwater_jobs as job
     set state = case fate when 0 then 4 when 3 then 3 else 0 end,
-        due = clock_timestamp() + wait * interval '1 us',
+        due = case when fate = 2 and wait = 0 then enqueued_at else clock_timestamp() + wait * interval '1 us' end,
         attempts = attempts - (fate = 2)::int,
         job = case fate when 0 then '' else job.job end,
         cause = settled.cause, error = settled.error, response = settled.response,

@@ -1,10 +1,12 @@
-//! The server's processes: signals to all of them, and a watchdog that ends them with the process that started them.
+//! Processes of private servers: signals to them, a watchdog that ends them with the process that started them, and ports.
 
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rand::Rng;
 
 use crate::{Error, Result};
 
@@ -57,30 +59,6 @@ pub(super) fn signal(name: &str, pids: &[u32]) -> Result {
     Ok(())
 }
 
-/// The processes that this one has started and that live.
-pub(super) fn children(of: u32) -> Vec<u32> {
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(|pid| parent(*pid) == Some(of)).collect()
-}
-
-/// A living process' parent.
-fn parent(pid: u32) -> Option<u32> {
-    let (state, parent) = stat(pid)?;
-    (state != "Z").then_some(parent)
-}
-
-/// Whether the process lives. One that is only waiting to be noticed by its parent does not.
-pub(super) fn lives(pid: u32) -> bool {
-    stat(pid).is_some_and(|(state, _)| state != "Z" && state != "X")
-}
-
-fn stat(pid: u32) -> Option<(String, u32)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before may have spaces and brackets in it.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
-}
-
 /// Looks until it is so, every few milliseconds, but not for ever.
 pub(super) fn until(limit: Duration, mut so: impl FnMut() -> Result<bool>) -> Result<bool> {
     let end = Instant::now() + limit;
@@ -96,9 +74,38 @@ pub(super) fn until(limit: Duration, mut so: impl FnMut() -> Result<bool>) -> Re
 }
 
 /// Whether nobody listens on this port of the loopback.
-pub(super) fn is_free(port: u16) -> bool {
+fn is_free(port: u16) -> bool {
     match std::net::TcpListener::bind(("127.0.0.1", port)) {
         Ok(_) => true,
         Err(error) => error.kind() != io::ErrorKind::AddrInUse,
     }
+}
+
+/// A port that nobody listens on now, below those that the kernel gives out by itself: those may be taken by anybody while a server is down.
+pub(super) fn some_port() -> u16 {
+    loop {
+        let port = rand::rng().random_range(20_000..32_000);
+        if is_free(port) {
+            return port;
+        }
+    }
+}
+
+/// Waits for the end of a process that was told to end.
+pub(super) fn wait_for(child: &mut Child, limit: Duration) -> Result {
+    let ended = until(limit, || child.try_wait().map(|status| status.is_some()).map_err(Error::from))?;
+    if ended { Ok(()) } else { Err(Error::stop(format!("a private server did not end within {limit:?}"))) }
+}
+
+/// The end of a server's log.
+pub(super) fn end_of_log(path: &Path) -> String {
+    let log = std::fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+/// Gives up on a server that is not stopped by hand: closing its input lets the watchdog remove the folder, and whatever runs on it.
+pub(super) fn let_go(watchdog: &mut Child) {
+    drop(watchdog.stdin.take());
+    let _ = watchdog.wait();
 }

@@ -8,7 +8,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use crate::postgres::Url;
 use crate::{Error, Result};
 
 /// A TCP proxy on a free port of 127.0.0.1, on a thread of its own; it ends when dropped.
@@ -55,19 +54,9 @@ impl Proxy {
         Ok(Proxy { address, line })
     }
 
-    /// A line to the server of this URL.
-    pub fn to_server(server: &super::Server) -> Result<Proxy> {
-        Self::to(([127, 0, 0, 1], server.port()))
-    }
-
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-
-    /// The same database by way of this line.
-    pub fn url(&self, url: &Url) -> Url {
-        url.at("127.0.0.1", self.address.port())
     }
 
     /// Closes all connections, and new ones as soon as they are made.
