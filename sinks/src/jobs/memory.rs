@@ -169,10 +169,7 @@ impl State {
     fn take(&mut self, most: usize, lease: Duration) -> Taken {
         let now = Instant::now();
         let mut jobs = Vec::new();
-        while let Some(&(at, number)) = self.due.first().filter(|_| jobs.len() < most) {
-            if at > now {
-                return Taken { jobs, next: Some(at - now) };
-            }
+        while let Some(&(_, number)) = self.due.first().filter(|(at, _)| *at <= now && jobs.len() < most) {
             self.due.pop_first();
             let Some(entry) = self.jobs.get_mut(&number) else { continue };
             self.last_fence += 1;
@@ -184,7 +181,8 @@ impl State {
         }
         // Only now, or a lease of no time would be taken twice in one call.
         self.due.extend(jobs.iter().map(|job| (now + lease, job.claim.number)));
-        Taken { jobs, next: None }
+        let next = self.due.first().map(|(at, _)| at.saturating_duration_since(now));
+        Taken { jobs, next }
     }
 
     /// Until when a claim has its job, if it still does.

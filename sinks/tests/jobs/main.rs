@@ -1,5 +1,5 @@
 //! Queues of jobs: one suite for every store, beside a model of what a store is; workers, also over stores that fail.
-#![cfg(feature = "postgres")]
+#![cfg(all(feature = "postgres", feature = "redis"))]
 
 mod faulty;
 mod model;

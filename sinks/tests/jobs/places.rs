@@ -1,23 +1,27 @@
 //! The places where jobs can be kept, each with an empty queue of its own for each test.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use highwater_operators::postgres::PoolConfig;
 use highwater_operators::testing::postgres::{Database, Server};
-use highwater_sinks::jobs::{JobStore, MemoryJobStore, PostgresJobStore, Remember};
+use highwater_operators::testing::redis;
+use highwater_sinks::jobs::{JobStore, MemoryJobStore, PostgresJobStore, RedisJobStore, Remember};
 
 /// Somewhere jobs can be kept.
 pub enum Place {
     Memory,
     Postgres(Database),
+    Redis,
 }
 
 static QUEUES: AtomicU64 = AtomicU64::new(0);
 
+static REDIS: LazyLock<redis::Server> = LazyLock::new(|| redis::Server::start().unwrap());
+
 impl Place {
     pub fn all() -> Vec<Place> {
-        vec![Place::Memory, Place::postgres()]
+        vec![Place::Memory, Place::postgres(), Place::Redis]
     }
 
     pub fn postgres() -> Place {
@@ -36,6 +40,7 @@ impl Place {
                 let pool = PoolConfig { min_connections: 0, max_connections: 4, ..PoolConfig::default() };
                 Arc::new(PostgresJobStore::new(database.url().reveal(), &name, remember, pool).unwrap())
             }),
+            Place::Redis => Box::new(move || Arc::new(RedisJobStore::new(REDIS.url().reveal(), &name, remember).unwrap())),
         }
     }
 

@@ -43,7 +43,7 @@ pub fn settlement(leased: &Leased, fate: Fate) -> Settlement {
 }
 
 pub fn reason(error: &str) -> Fate {
-    Fate::Parked(Reason { cause: Cause::Failed, error: error.to_owned(), response: Some("said \0 no".to_owned()), attempts: 3 })
+    Fate::Parked(Reason { cause: Cause::Failed, error: error.to_owned(), response: Some("said \0 no".to_owned()), attempts: 1 })
 }
 
 pub fn ids(taken: &Taken) -> Vec<String> {
@@ -110,9 +110,8 @@ everywhere!(nobody_else_has_a_job_while_its_lease_lasts_and_then_it_comes_back_u
 });
 
 everywhere!(a_job_waits_for_its_time, |store| {
-    store.enqueue(&[job("later", None, HOUR), job("soon", None, Duration::from_millis(50)), plain("now")]).await.unwrap();
-    assert_eq!(store.counts().await.unwrap().later + store.counts().await.unwrap().ready, 3);
     let began = Instant::now();
+    store.enqueue(&[job("later", None, HOUR), job("soon", None, Duration::from_millis(50)), plain("now")]).await.unwrap();
     let mut came = Vec::new();
     while came.len() < 2 {
         let taken = store.take(10, HOUR).await.unwrap();
@@ -222,7 +221,7 @@ everywhere!(parked_jobs_can_be_seen_whole_edited_retried_and_dropped, |store| {
     assert_eq!(store.parked(numbers[2], 3).await.unwrap().len(), 1);
     let one = &page[0];
     assert_eq!((one.action.as_str(), one.cause, one.error.as_str()), ("test", Cause::Failed, "no such customer"));
-    assert_eq!((one.attempts, one.change.id()), (3, "j1"));
+    assert_eq!((one.attempts, one.change.id()), (1, "j1"));
     assert!(one.history.response.as_ref().is_some_and(|response| response.starts_with("said ")) && one.parked_at_ms > 0);
     // Only what is parked can be edited, retried or dropped.
     let other = change("j1", "j1");
@@ -231,7 +230,7 @@ everywhere!(parked_jobs_can_be_seen_whole_edited_retried_and_dropped, |store| {
     assert!(!store.edit(taken.jobs[0].claim.number, &other).await.unwrap() && !store.edit(999_999, &other).await.unwrap());
     assert_eq!(store.retry(&[numbers[0], numbers[1], taken.jobs[0].claim.number, 999_999]).await.unwrap(), 2);
     assert_eq!(store.discard(&[numbers[2], taken.jobs[0].claim.number]).await.unwrap(), 1);
-    assert_eq!(store.counts().await.unwrap(), Counts { ready: 2, in_flight: 1, parked: 1, age: store.counts().await.unwrap().age, ..Counts::default() });
+    assert_eq!(Counts { age: Duration::ZERO, ..store.counts().await.unwrap() }, Counts { ready: 2, in_flight: 1, parked: 1, ..Counts::default() });
     let again = store.take(10, HOUR).await.unwrap();
     assert_eq!(ids(&again).into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(["j1".to_owned(), "j2".to_owned()]));
     let mended = again.jobs.iter().find(|job| id(job) == "j1").unwrap();

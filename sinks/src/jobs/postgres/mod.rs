@@ -147,7 +147,7 @@ impl PostgresJobStore {
         let numbers: Vec<i64> = held.iter().map(|claim| claim.number as i64).collect();
         let fences: Vec<i64> = held.iter().map(|claim| claim.fence as i64).collect();
         let rows = self.query("renewing leases of", sql::RENEW, &[&self.queue, &numbers, &fences, &micros(lease)]).await?;
-        Ok(among(&numbers, &rows))
+        Ok(among(&numbers, &fences, &rows))
     }
 
     async fn settle_all(&self, settled: &[Settlement]) -> Result<Vec<bool>> {
@@ -164,7 +164,7 @@ impl PostgresJobStore {
         let parameters: [&(dyn ToSql + Sync); 8] =
             [&self.queue, &numbers, &fences, &fates, &waits, &causes, &errors, &responses];
         let rows = self.in_lanes("settling jobs of", &lanes, sql::SETTLE, &parameters).await?;
-        Ok(among(&numbers, &rows))
+        Ok(among(&numbers, &fences, &rows))
     }
 
     /// Retries or gives up, whose lanes are known only afterwards: so under the lock in any case.
@@ -328,10 +328,10 @@ fn parked(row: &Row) -> Parked {
     job::parked(row.get::<_, i64>(0) as u64, row.get(6), reason, at_ms)
 }
 
-/// Which of these numbers a statement has given back.
-fn among(numbers: &[i64], rows: &[Row]) -> Vec<bool> {
-    let given: HashSet<i64> = rows.iter().map(|row| row.get(0)).collect();
-    numbers.iter().map(|number| given.contains(number)).collect()
+/// Which of these claims a statement has given back.
+fn among(numbers: &[i64], fences: &[i64], rows: &[Row]) -> Vec<bool> {
+    let given: HashSet<(i64, i64)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    numbers.iter().zip(fences).map(|(number, fence)| given.contains(&(*number, *fence))).collect()
 }
 
 fn fate_number(fate: &Fate) -> i16 {

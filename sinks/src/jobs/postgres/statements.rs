@@ -20,7 +20,7 @@ pub(super) const TAKE: &str = "
         where queue = $1 and state < 2 and due <= clock_timestamp()
         order by due, number limit $2 for update skip locked)
     update highwater_jobs as job
-    set state = 1, due = clock_timestamp() + $3 * interval '1 us', attempts = attempts + 1,
+    set state = 1, due = clock_timestamp() + $3::bigint * interval '1 us', attempts = attempts + 1,
         fence = greatest(fence + 1, (extract(epoch from clock_timestamp()) * 1000000)::bigint)
     from due where job.number = due.number
     returning job.number, job.fence, job.attempts, due.state = 1, job.job, due.due";
@@ -32,12 +32,12 @@ pub(super) const NEXT: &str = "
 
 /// Lets leases end later: `$2` numbers, `$3` fences, `$4` microseconds.
 pub(super) const RENEW: &str = "
-    update highwater_jobs as job set due = clock_timestamp() + $4 * interval '1 us'
+    update highwater_jobs as job set due = clock_timestamp() + $4::bigint * interval '1 us'
     from (select job.number from unnest($2::bigint[], $3::bigint[]) as held(number, fence)
         join highwater_jobs as job on job.number = held.number and job.fence = held.fence and job.state = 1 and job.queue = $1
         order by job.number for update of job) as held
     where job.number = held.number
-    returning job.number";
+    returning job.number, job.fence";
 
 /// Says what becomes of jobs: `$2` numbers, `$3` fences, `$4` fates (0 finished, 1 retry, 2 released, 3 parked), `$5` waits in microseconds, `$6`
 /// causes, `$7` errors, `$8` responses.
@@ -56,7 +56,7 @@ pub(super) const SETTLE: &str = "
             on job.number = settled.number and job.fence = settled.fence and job.state = 1 and job.queue = $1
         order by job.number for update of job) as settled
     where job.number = settled.number
-    returning job.number";
+    returning job.number, job.fence";
 
 /// Lets the first of each of these lanes `$2` go that has nobody before it. Under the queue's lock.
 pub(super) const ADVANCE: &str = "
@@ -115,6 +115,6 @@ pub(super) const EDIT: &str = "update highwater_jobs set job = $3 where queue = 
 pub(super) const FORGET: &str = "
     delete from highwater_jobs where number in (
         select number from highwater_jobs
-        where queue = $1 and state = 4 and due <= greatest(clock_timestamp() - $2 * interval '1 second',
+        where queue = $1 and state = 4 and due <= greatest(clock_timestamp() - $2::float8 * interval '1 second',
             coalesce((select due from highwater_jobs where queue = $1 and state = 4 order by due desc offset $3 limit 1), '-infinity'))
         order by due limit $4)";

@@ -86,9 +86,17 @@ impl Desk {
         state.pause
     }
 
+    /// No more jobs are taken until then, and those that wait here go back: others may fare better with them.
     pub(super) fn put_off(&self, until: Instant) {
         let mut state = self.state.lock();
         state.pause = Some(state.pause.map_or(until, |known| known.max(until)));
+        self.send_back(&mut state);
+    }
+
+    fn send_back(&self, state: &mut State) {
+        let waiting: Vec<_> = state.waiting.drain(..).collect();
+        state.said.extend(waiting.iter().map(|job| job.settled(Fate::Released(Duration::ZERO))));
+        self.said.notify_one();
     }
 
     /// Lays down jobs that were taken. Those that came too late go back.
@@ -184,12 +192,10 @@ impl Desk {
         let mut state = self.state.lock();
         state.failure = state.failure.take().or(failure);
         state.is_ended = true;
-        let waiting: Vec<_> = state.waiting.drain(..).collect();
-        state.said.extend(waiting.iter().map(|job| job.settled(Fate::Released(Duration::ZERO))));
+        self.send_back(&mut state);
         if state.running == 0 {
             self.drained.notify_one();
         }
-        self.said.notify_one();
         self.room.notify_one();
         self.ended.notify_one();
     }

@@ -20,6 +20,8 @@ use highwater_operators::action::call::Planned;
 use highwater_operators::clock::Clock;
 use highwater_operators::queues::Done;
 use highwater_operators::{Error, Result};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use self::desk::Desk;
@@ -97,10 +99,25 @@ impl Workers {
     pub fn run(self) -> Result<Done> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Error::stop("the workers have no runtime").because(error))?;
-        runtime.block_on(async { self.until(asked_to_end()).await })
+        runtime.block_on(async {
+            // One for all: whoever asks twice is heard twice.
+            let mut asked = Asked::listen()?;
+            let (first, again) = (Notify::new(), Notify::new());
+            let hears = async {
+                asked.next().await;
+                first.notify_one();
+                asked.next().await;
+                again.notify_one();
+                std::future::pending::<()>().await
+            };
+            tokio::select! {
+                done = self.work_until(first.notified(), again.notified()) => done,
+                () = hears => unreachable!("it goes on until it is dropped"),
+            }
+        })
     }
 
-    /// Works until `end`, then as [`run`](Self::run).
+    /// Works until `end`, then as [`run`](Self::run), but for Ctrl-C, of which this does not hear.
     ///
     /// While the store is away this waits for it. Dropped half-way, nothing is given back: jobs come back when their leases end.
     ///
@@ -108,6 +125,10 @@ impl Workers {
     /// Of kind stop: what was said of the queue or of the handler is wrong, jobs would not be safe in the store, it refuses for good, or a handler
     /// said to stop.
     pub async fn until(self, end: impl Future<Output = ()>) -> Result<Done> {
+        self.work_until(end, std::future::pending()).await
+    }
+
+    async fn work_until(self, end: impl Future<Output = ()>, at_once: impl Future<Output = ()>) -> Result<Done> {
         let pool = self.pool()?;
         let mut tasks = Tasks::start(&pool);
         tokio::select! {
@@ -119,7 +140,7 @@ impl Workers {
             tokio::select! {
                 () = pool.desk.drained() => true,
                 () = tokio::time::sleep(self.drain) => false,
-                () = asked_to_end() => false,
+                () = at_once => false,
             }
         };
         if !drained.await {
@@ -150,19 +171,23 @@ impl Workers {
     }
 }
 
-/// Returns at the next Ctrl-C or SIGTERM.
-async fn asked_to_end() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let terminate = signal(SignalKind::terminate());
-    let terminated = async {
-        match terminate {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
+/// Ctrl-C and SIGTERM.
+struct Asked {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Asked {
+    fn listen() -> Result<Self> {
+        let heard = |kind| signal(kind).map_err(|error| Error::stop("signals cannot be heard").because(error));
+        Ok(Asked { interrupt: heard(SignalKind::interrupt())?, terminate: heard(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
-    };
-    tokio::select! {
-        asked = tokio::signal::ctrl_c() => if asked.is_err() { std::future::pending().await },
-        () = terminated => {}
     }
 }
 
