@@ -11,7 +11,7 @@ use highwater_sinks::jobs::{JobStore, MemoryJobStore, PostgresJobStore, RedisJob
 /// Somewhere jobs can be kept.
 pub enum Place {
     Memory,
-    Postgres(Database),
+    Postgres(Box<Database>),
     Redis,
 }
 
@@ -25,7 +25,7 @@ impl Place {
     }
 
     pub fn postgres() -> Place {
-        Place::Postgres(Server::shared().database().unwrap())
+        Place::Postgres(Box::new(Server::shared().database().unwrap()))
     }
 
     /// An empty queue; as a closure that opens it once more, as another process would.

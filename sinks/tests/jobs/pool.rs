@@ -291,7 +291,7 @@ async fn all_at_once(place: &Place, seed: u64) {
             let (seen, dice) = (seen.clone(), random.lock().random_range(0..80));
             let (dice, steps) = (dice % 20, dice / 20);
             let n: usize = job.change().id().parse().unwrap();
-            if n % 3 != 0 {
+            if !n.is_multiple_of(3) {
                 let done = seen.done.lock();
                 let before = (0..n).filter(|m| m % 3 != 0 && m % lanes == n % lanes);
                 let missing = before.map(|m| m.to_string()).filter(|m| !done.contains(m));
@@ -303,8 +303,8 @@ async fn all_at_once(place: &Place, seed: u64) {
                 }
                 match dice {
                     0 => Err(Error::retry("by chance")),
-                    1 if n % 3 == 0 => Err(Error::park("by chance")),
-                    2 if n % 3 == 0 => panic!("by chance"),
+                    1 if n.is_multiple_of(3) => Err(Error::park("by chance")),
+                    2 if n.is_multiple_of(3) => panic!("by chance"),
                     _ => {
                         seen.done.lock().push(n.to_string());
                         Ok(())

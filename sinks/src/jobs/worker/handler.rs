@@ -1,11 +1,13 @@
 //! What does a job: an action, or a closure over the job itself.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use highwater_operators::Result;
 use highwater_operators::action::call::Planned;
 use highwater_operators::action::{Action, BoxFuture, Delivery, Surroundings};
+use highwater_operators::change::Found;
+use highwater_operators::row::Fields;
 
 use crate::jobs::job::Job;
 
@@ -62,12 +64,21 @@ impl<A: Action> IntoHandler<ByAction> for A {
     }
 }
 
-/// An action that does jobs. It is called with the job's id as idempotency key.
+/// An action that does jobs. It is called with the job's id as idempotency key, and what is known of the job is found under [`FOUND`].
 struct Acting<A>(A);
+
+/// Under which name actions find the job: `{found.job.fence}`.
+pub(super) const FOUND: &str = "job";
+
+static FIELDS: LazyLock<Arc<[Box<str>]>> = LazyLock::new(|| ["number", "attempt", "fence"].map(Box::from).into());
+static STAGE: LazyLock<Arc<str>> = LazyLock::new(|| FOUND.into());
 
 impl<A: Action> Handler for Acting<A> {
     fn call(&self, job: Job) -> BoxFuture<'_> {
-        self.0.call(Delivery::under(job.id(), job.change().clone(), job.attempt()))
+        let known = [job.number(), u64::from(job.attempt()), job.fence()].map(|number| Some(number.to_string()));
+        let mut change = job.change().clone();
+        change.attach(&Arc::new(Found::row_of(STAGE.clone(), Fields::named(FIELDS.clone(), known))));
+        self.0.call(Delivery::under(job.id(), change, job.attempt()))
     }
 
     fn problems(&self, planned: &Planned<'_>) -> Vec<String> {

@@ -40,6 +40,7 @@ pub struct Workers {
     allow_private: bool,
     drain: Duration,
     until_empty: bool,
+    lookups: Vec<String>,
 }
 
 impl JobQueue {
@@ -57,7 +58,8 @@ impl JobQueue {
     /// ```
     pub fn work<M>(&self, handler: impl IntoHandler<M>) -> Workers {
         let handler = handler.into_handler();
-        Workers { queue: self.clone(), handler, allow_private: false, drain: Duration::from_secs(30), until_empty: false }
+        let (queue, drain, lookups) = (self.clone(), Duration::from_secs(30), vec![handler::FOUND.to_owned()]);
+        Workers { queue, handler, allow_private: false, drain, until_empty: false, lookups }
     }
 }
 
@@ -76,6 +78,13 @@ impl Workers {
     /// Lets actions go to addresses that are not public. Default: webhooks and all that goes over HTTP refuse them.
     pub fn allow_private(mut self, allow: bool) -> Self {
         self.allow_private = allow;
+        self
+    }
+
+    /// What lookups have attached to the changes before they were enqueued, by name: an action may take fields of that (`{found.customer.tier}`).
+    /// What is known of the job itself is always there, as `{found.job.number}`, `{found.job.attempt}` and `{found.job.fence}`.
+    pub fn found<S: Into<String>>(mut self, lookups: impl IntoIterator<Item = S>) -> Self {
+        self.lookups.extend(lookups.into_iter().map(Into::into));
         self
     }
 
@@ -154,7 +163,8 @@ impl Workers {
     fn pool(&self) -> Result<Arc<Pool>> {
         let settings = self.queue.settings.clone();
         let open = self.queue.open()?;
-        let planned = Planned { lookups: &[], allow_private: self.allow_private };
+        let lookups: Vec<&str> = self.lookups.iter().map(String::as_str).collect();
+        let planned = Planned { lookups: &lookups, allow_private: self.allow_private };
         let problems = self.handler.problems(&planned);
         if !problems.is_empty() {
             return Err(Error::stop(format!("what does the jobs of queue \"{}\": {}", settings.name, problems.join("; "))));
