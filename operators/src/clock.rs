@@ -75,6 +75,14 @@ impl Clock {
     }
 }
 
+/// Nanoseconds since boot, the time that the machine slept included, by which leases are measured: a laptop that was closed has none when it
+/// wakes.
+#[cfg(any(feature = "boottime", feature = "postgres"))]
+pub fn since_boot() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
 impl EpochClock {
     /// The same time for what is to know nothing of epochs.
     pub fn waits(&self) -> Clock {

@@ -38,6 +38,7 @@ pub mod position;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 pub mod process;
+pub mod queues;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod registry;

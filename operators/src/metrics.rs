@@ -21,6 +21,7 @@ use crate::lookup::stats::LoadStats;
 use crate::lookup::table::stats::TableStats;
 use crate::pools;
 use crate::process::Process;
+use crate::queues;
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,7 @@ const LOOKUP: Option<&str> = Some("lookup");
 const OPERATOR: Option<&str> = Some("operator");
 const POOL: Option<&str> = Some("pool");
 const ENDPOINT: Option<&str> = Some("endpoint");
+const QUEUE: Option<&str> = Some("queue");
 
 /// Changes read.
 pub const EVENTS_PROCESSED: Metric =
@@ -313,6 +315,54 @@ pub const GUARD_TIMEOUT: Metric = metric(
 /// The retry budget.
 pub const GUARD_RETRIES: Metric =
     metric("highwater_guard_retries_left", G, "", ENDPOINT, "Retries that the endpoint's budget has left");
+/// What waits in a queue.
+pub const QUEUE_DEPTH: Metric =
+    metric("highwater_queue_depth", G, "", QUEUE, "Jobs that wait to be taken, those included whose time has not come");
+/// How long it waits.
+pub const QUEUE_AGE: Metric =
+    metric("highwater_queue_age_seconds", G, "seconds", QUEUE, "How long the oldest job waits that could be taken");
+/// What is being done.
+pub const QUEUE_IN_FLIGHT: Metric = metric("highwater_queue_in_flight", G, "", QUEUE, "Jobs that a worker holds");
+/// What stands parked.
+pub const QUEUE_PARKED_JOBS: Metric = metric("highwater_queue_parked_jobs", G, "", QUEUE, "Jobs parked now");
+/// What was put in.
+pub const QUEUE_ENQUEUED: Metric = metric("highwater_queue_enqueued_total", C, "", QUEUE, "New jobs this process has enqueued");
+/// What was put in again.
+pub const QUEUE_KNOWN: Metric =
+    metric("highwater_queue_known_total", C, "", QUEUE, "Jobs this process enqueued that were there already, or had been done");
+/// What was taken.
+pub const QUEUE_TAKEN: Metric = metric("highwater_queue_taken_total", C, "", QUEUE, "Jobs this process has taken");
+/// What came back.
+pub const QUEUE_RETURNED: Metric = metric(
+    "highwater_queue_returned_total",
+    C,
+    "",
+    QUEUE,
+    "Jobs this process has taken after their lease had ended with another worker, which died or froze",
+);
+/// What was done.
+pub const QUEUE_FINISHED: Metric = metric("highwater_queue_finished_total", C, "", QUEUE, "Jobs this process has finished");
+/// What is tried again.
+pub const QUEUE_RETRIED: Metric =
+    metric("highwater_queue_retried_total", C, "", QUEUE, "Attempts of this process that failed and are repeated");
+/// What was set aside.
+pub const QUEUE_PARKED: Metric = metric("highwater_queue_parked_total", C, "", QUEUE, "Jobs this process has parked");
+/// What came too late.
+pub const QUEUE_REFUSED: Metric = metric(
+    "highwater_queue_refused_total",
+    C,
+    "",
+    QUEUE,
+    "What this process said of jobs that another worker had been given meanwhile, and so was refused",
+);
+/// What was let go.
+pub const QUEUE_LOST: Metric = metric(
+    "highwater_queue_lost_total",
+    C,
+    "",
+    QUEUE,
+    "Jobs this process let go of half-way because it could not renew their lease in time",
+);
 /// The run.
 pub const GENERATION: Metric = metric("highwater_generation", G, "", None, "Number of this run of the pipeline");
 
@@ -404,6 +454,19 @@ pub const ALL: &[&Metric] = &[
     &GUARD_CALLS,
     &GUARD_TIMEOUT,
     &GUARD_RETRIES,
+    &QUEUE_DEPTH,
+    &QUEUE_AGE,
+    &QUEUE_IN_FLIGHT,
+    &QUEUE_PARKED_JOBS,
+    &QUEUE_ENQUEUED,
+    &QUEUE_KNOWN,
+    &QUEUE_TAKEN,
+    &QUEUE_RETURNED,
+    &QUEUE_FINISHED,
+    &QUEUE_RETRIED,
+    &QUEUE_PARKED,
+    &QUEUE_REFUSED,
+    &QUEUE_LOST,
     &GENERATION,
     &PROCESSES,
     &HEARTBEAT_AGE,
@@ -491,6 +554,26 @@ impl Metrics {
         self.collect_process(process);
         self.collect_pools();
         self.collect_guards();
+        self.collect_queues();
+    }
+
+    fn collect_queues(&self) {
+        for (queue, status) in queues::all() {
+            self.gauge(&QUEUE_DEPTH, &queue).set(status.depth as f64);
+            self.gauge(&QUEUE_AGE, &queue).set(status.age.as_secs_f64());
+            self.gauge(&QUEUE_IN_FLIGHT, &queue).set(status.in_flight as f64);
+            self.gauge(&QUEUE_PARKED_JOBS, &queue).set(status.parked as f64);
+            let done = status.done;
+            self.counter(&QUEUE_ENQUEUED, &queue).absolute(done.enqueued);
+            self.counter(&QUEUE_KNOWN, &queue).absolute(done.known);
+            self.counter(&QUEUE_TAKEN, &queue).absolute(done.taken);
+            self.counter(&QUEUE_RETURNED, &queue).absolute(done.returned);
+            self.counter(&QUEUE_FINISHED, &queue).absolute(done.finished);
+            self.counter(&QUEUE_RETRIED, &queue).absolute(done.retried);
+            self.counter(&QUEUE_PARKED, &queue).absolute(done.parked);
+            self.counter(&QUEUE_REFUSED, &queue).absolute(done.refused);
+            self.counter(&QUEUE_LOST, &queue).absolute(done.lost);
+        }
     }
 
     fn collect_guards(&self) {

@@ -74,10 +74,16 @@ pub mod prelude {
     pub use highwater_operators::{checkpoint::postgres::PostgresCheckpointStore, postgres::PoolConfig};
     #[cfg(feature = "mail")]
     pub use highwater_sinks::Mail;
+    #[cfg(feature = "postgres")]
+    pub use highwater_sinks::PostgresJobQueue;
+    #[cfg(feature = "redis")]
+    pub use highwater_sinks::RedisJobQueue;
     #[cfg(feature = "slack")]
     pub use highwater_sinks::Slack;
     #[cfg(feature = "elasticsearch")]
     pub use highwater_sinks::{Elasticsearch, IndexTemplate, Version};
+    #[cfg(feature = "jobs")]
+    pub use highwater_sinks::{JobQueue, MemoryJobQueue, jobs::handle};
     pub use highwater_sinks::{Line, Stdout};
     #[cfg(feature = "postgres")]
     pub use highwater_sinks::{PostgresStatement, PostgresTable};

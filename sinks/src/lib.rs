@@ -10,6 +10,8 @@ pub mod elasticsearch;
     allow(dead_code)
 )]
 mod http;
+#[cfg(feature = "jobs")]
+pub mod jobs;
 pub mod jsonl;
 pub mod line;
 #[cfg(feature = "mail")]
@@ -38,6 +40,12 @@ pub mod webhook;
 
 #[cfg(feature = "elasticsearch")]
 pub use elasticsearch::{Elasticsearch, IndexTemplate, Version};
+#[cfg(feature = "postgres")]
+pub use jobs::PostgresJobQueue;
+#[cfg(feature = "redis")]
+pub use jobs::RedisJobQueue;
+#[cfg(feature = "jobs")]
+pub use jobs::{JobQueue, MemoryJobQueue};
 pub use jsonl::JsonLinesFiles;
 pub use line::Line;
 #[cfg(feature = "mail")]

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -144,6 +144,8 @@ pub(crate) struct Scope {
     pub(crate) hasher: ChangeHasher,
     /// Where no dedup stands before the action, ids need not be unique and the position tells copies apart.
     pub(crate) unique_ids: bool,
+    /// The idempotency key itself, of a delivery that was made elsewhere under it.
+    pub(crate) known: Option<Box<str>>,
 }
 
 impl Deref for Delivery {
@@ -165,6 +167,21 @@ impl Delivery {
         self.earlier.as_ref().map_or_else(|| self.scope.hasher.hash(&self.change), |earlier| earlier.hash)
     }
 
+    /// A delivery outside of a pipeline, of a change that already has its idempotency key: a job that was queued under it.
+    ///
+    /// ```
+    /// use highwater_operators::{Change, action::Delivery};
+    /// let change = Change::builder("c-1").build().unwrap();
+    /// assert_eq!(Delivery::under("the key", change, 1).idempotency_key(), "the key");
+    /// ```
+    pub fn under(idempotency_key: impl Into<Box<str>>, change: Change, attempt: u32) -> Self {
+        // Of no checkpoint, and one for all: a hasher has room for the partitions of a run, which is no small thing.
+        static HASHER: LazyLock<ChangeHasher> = LazyLock::new(|| ChangeHasher::new(0, Vec::new()));
+        let (hasher, known) = (HASHER.clone(), Some(idempotency_key.into()));
+        let scope = Arc::new(Scope { name: String::new(), hasher, unique_ids: true, known });
+        Delivery { change, scope, earlier: None, attempt }
+    }
+
     /// Which attempt this is, counted from 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -173,6 +190,9 @@ impl Delivery {
     /// The same for every attempt and every repeat of this change at this action, and for nothing else: a receiver that
     /// remembers it can drop repeats.
     pub fn idempotency_key(&self) -> String {
+        if let Some(known) = &self.scope.known {
+            return known.clone().into();
+        }
         let mut made_of = Vec::with_capacity(self.scope.name.len() + 40);
         made_of.extend_from_slice(self.scope.name.as_bytes());
         made_of.extend_from_slice(&self.hash().to_le_bytes());
@@ -254,7 +274,7 @@ impl Delivery {
     /// A delivery without a pipeline around it, for tests of actions.
     pub fn alone(change: Change, attempt: u32) -> Self {
         let hasher = ChangeHasher::new(1, Vec::new());
-        let scope = Arc::new(Scope { name: "alone/".to_owned(), hasher, unique_ids: true });
+        let scope = Arc::new(Scope { name: "alone/".to_owned(), hasher, unique_ids: true, known: None });
         Delivery { change, scope, earlier: None, attempt }
     }
 }

@@ -1,6 +1,7 @@
 //! A change: one block of bytes and where in it things stand. Made once, moved often, parsed only where asked.
 
 mod builder;
+mod encoded;
 mod found;
 
 use std::fmt;

@@ -442,6 +442,7 @@ impl Desk {
             name: format!("{}/{}/", self.process.limits.pipeline, self.spec.name),
             hasher: self.process.hasher.clone(),
             unique_ids: self.bounds.unique_ids,
+            known: None,
         });
         let (tasks, spare) = (&mut self.tasks, &mut self.spare);
         let jobs = slots.into_iter().map(|slot| {

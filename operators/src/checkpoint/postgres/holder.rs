@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use parking_lot::Mutex;
-use rustix::time::{ClockId, clock_gettime};
 
 /// Leases of this very process that still live: it may run several pipelines, or one after the other.
 static LIVE: Mutex<BTreeSet<i64>> = Mutex::new(BTreeSet::new());
@@ -58,12 +57,6 @@ impl Holder {
     pub(super) fn is_here(&self) -> bool {
         self.machine == machine()
     }
-}
-
-/// Nanoseconds since boot, the time that the machine slept included: a laptop that was closed has no lease when it wakes.
-pub(super) fn since_boot() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
 fn machine() -> String {

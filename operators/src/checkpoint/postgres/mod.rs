@@ -26,7 +26,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use self::holder::since_boot;
 use self::letters::{Mailbox, TableLetters};
 use self::link::{Link, Of};
 use self::open::Found;
@@ -35,6 +34,7 @@ use self::sweep::Dead;
 use self::write::Writer;
 use crate::checkpoint::lease::Lease;
 use crate::checkpoint::place::{Inspect, Letters, OpenStore, Seat, StorePlace};
+use crate::clock::since_boot;
 use crate::error::{Error, Result};
 use crate::postgres::{PoolConfig, Url};
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::holder::{Living, since_boot};
+use super::holder::Living;
 use super::letters::Mailbox;
 use super::link::Of;
 use super::sweep::Dead;
 use super::text::number;
 use super::write::{Writer, replaced};
 use crate::checkpoint::lease::{GivenBack, Lease, Renewing};
+use crate::clock::since_boot;
 use crate::error::Result;
 use crate::postgres::{Connection, failed};
 

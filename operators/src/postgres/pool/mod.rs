@@ -95,7 +95,10 @@ impl Pool {
     }
 
     /// The same, with settings for each session, as statements.
-    pub(crate) fn with_session(url: &Url, config: PoolConfig, purpose: &str, session: &'static str) -> Result<Pool> {
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_session(url: &Url, config: PoolConfig, purpose: &str, session: &'static str) -> Result<Pool> {
         let config = config.check()?;
         let in_use = Arc::new(AtomicUsize::new(0));
         let opener = Opener::new(url, purpose, config.connection_timeout, in_use.clone()).with_session(session);
