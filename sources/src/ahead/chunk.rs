@@ -86,7 +86,7 @@ impl Written {
         for place in [&mut pieces.start, &mut pieces.id_end, &mut pieces.table_end, &mut pieces.end] {
             *place -= by;
         }
-        for place in [&mut pieces.key_end, &mut pieces.before_end, &mut pieces.after_end, &mut pieces.unchanged_end] {
+        for place in [&mut pieces.key_end, &mut pieces.before_end, &mut pieces.after_end, &mut pieces.apart_end] {
             *place = place.map(|place| place - by);
         }
         self

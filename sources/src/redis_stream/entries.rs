@@ -216,7 +216,7 @@ impl Entries {
         row(out)?;
         let end = out.len();
         let pieces =
-            Pieces { start, id_end, table_end, key_end, before_end: None, after_end: Some(end), unchanged_end: None, end };
+            Pieces { start, id_end, table_end, key_end, before_end: None, after_end: Some(end), apart_end: None, end };
         // The time of an entry is the one in its id, where Redis makes them.
         let time_ms = i64::try_from(id.ms).unwrap_or(i64::MAX);
         Ok(Taken::Change(Written { pieces, operation: Operation::Insert, time_ms, at: id.ms, within: id.seq }))
