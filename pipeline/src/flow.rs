@@ -295,7 +295,7 @@ impl<'s> Changes<'s> {
                 let problem = match &source {
                     None => Some("the changes and the table must come from one source, and neither from operators of your own"),
                     Some(source) if plan.sources.get(source).is_none_or(|source| source.order().is_none()) => Some(
-                        "the places of its source have no order, or it may have several partitions; replication has, and one file of JSON lines",
+                        "the places of its source have no order, or it may have several partitions; replication has, one file of JSON lines, one stream of Redis",
                     ),
                     Some(source) => {
                         plan.tables.entry(source.clone()).or_default().insert(table.name.clone());

@@ -38,9 +38,9 @@ use std::sync::Arc;
 
 use highwater_operators::in_flight::InFlight;
 use highwater_operators::ingest::source::{Known, PartitionName};
-use highwater_operators::ingest::{Partition, Reader, Source};
+use highwater_operators::ingest::{OrderOf, Partition, Reader, Source};
 use highwater_operators::redis::{Connection, Url, inspect};
-use highwater_operators::{Error, ErrorKind, Result, ResumeToken};
+use highwater_operators::{Error, ErrorKind, Order, Result, ResumeToken};
 
 pub use self::entries::Entries;
 use self::entries::Taken;
@@ -259,6 +259,11 @@ impl Source for RedisStreams {
     fn partitions(&self) -> Result<Vec<PartitionName>> {
         self.0.check()?;
         Ok(self.0.partitions())
+    }
+
+    /// One stream is one partition, and its ids grow.
+    fn order(&self) -> Option<OrderOf> {
+        (self.0.streams.len() == 1).then_some(|change| Order::of_place(change.position()))
     }
 
     /// Holds what earlier runs have read against the streams as they are. Where the server is away and the streams are known, the run begins, and

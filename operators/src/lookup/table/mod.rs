@@ -16,6 +16,7 @@ mod update;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Capability;
@@ -24,7 +25,7 @@ use timely::dataflow::operators::generic::{Operator, OutputBuilder};
 use timely::dataflow::operators::vec::Broadcast;
 use timely::dataflow::{Stream, StreamVec};
 
-use self::rows::Rows;
+use self::rows::{Restored, Rows};
 use self::stats::TableStats;
 pub use self::update::Update;
 use self::update::Versions;
@@ -222,17 +223,10 @@ struct Desk {
 impl Desk {
     fn new(process: &Arc<Process>, name: &str, lookup: &TableLookup, order_of: OrderOf, worker: usize, peers: usize) -> Self {
         let stage = Arc::<str>::from(name);
-        let mut rows = Rows::new(stage.clone(), worker, peers);
-        let state = process.heritage.state();
-        let mut is_known = false;
-        for (save, segment) in state.iter().filter(|(_, segment)| segment.operator == operator(name)) {
-            is_known = true;
-            if !rows.restore(*save, &segment.bytes) {
-                process.halt.fail(Error::stop(format!(
-                    "the saved rows of the table lookup \"{name}\" cannot be read: the checkpoint was written by another program, or is damaged"
-                )));
-            }
-        }
+        let mut rows = Rows::new(worker, peers);
+        let saved = process.shared.get_or_make(name, || Saved::of(process, &stage)).take();
+        let is_known = !saved.is_empty();
+        rows.restore(&saved);
         if !is_known && !lookup.begins_empty && !process.heritage.mark.is_empty() {
             process.halt.fail(Error::stop(format!(
                 "the table lookup \"{name}\" is new, and the rows of its table were read before it was there: read them anew (`resnapshot`) and say \
@@ -334,6 +328,30 @@ impl Desk {
         let mut hold = Hold::new(*epoch, HolderKind::Lookup);
         hold.change = Some((change.key().to_owned(), change.id().to_owned()));
         Some(hold)
+    }
+}
+
+/// What earlier runs have saved of a table, read once for all workers of a process, and let go by the last.
+struct Saved(Mutex<(Arc<Vec<Restored>>, usize)>);
+
+impl Saved {
+    fn of(process: &Process, stage: &Arc<str>) -> Self {
+        let mut saved = Vec::new();
+        let state = process.heritage.state();
+        for (save, segment) in state.iter().filter(|(_, segment)| segment.operator == operator(stage)) {
+            if !Restored::read(stage, *save, &segment.bytes, &mut saved) {
+                process.halt.fail(Error::stop(format!(
+                    "the saved rows of the table lookup \"{stage}\" cannot be read: the checkpoint was written by another program, or is damaged"
+                )));
+            }
+        }
+        Saved(Mutex::new((Arc::new(saved), process.limits.workers)))
+    }
+
+    fn take(&self) -> Arc<Vec<Restored>> {
+        let (saved, left) = &mut *self.0.lock();
+        *left = left.saturating_sub(1);
+        if *left == 0 { std::mem::take(saved) } else { saved.clone() }
     }
 }
 

@@ -27,7 +27,6 @@ const GONE: u32 = u32::MAX;
 
 /// The rows, and of those that this worker owns the log.
 pub(super) struct Rows {
-    stage: Arc<str>,
     index: usize,
     peers: usize,
     rows: HashMap<Arc<str>, Kept>,
@@ -38,6 +37,26 @@ pub(super) struct Rows {
     begun: u64,
     next: u64,
     bytes: usize,
+}
+
+/// An entry of the log as a save brought it. Keys and rows are shared by the workers of a process.
+pub(super) struct Restored {
+    save: u64,
+    /// `None`: that the table was begun.
+    key: Option<Arc<str>>,
+    found: Option<Arc<Found>>,
+}
+
+impl Restored {
+    /// Reads what a save brought. `false`: it cannot be read.
+    pub(super) fn read(stage: &Arc<str>, save: u64, mut text: &[u8], to: &mut Vec<Restored>) -> bool {
+        while !text.is_empty() {
+            let Some((key, row)) = decode(&mut text) else { return false };
+            let found = row.map(|(row, apart)| Arc::new(Found::json(stage.clone(), row, apart)));
+            to.push(Restored { save, key: key.map(Into::into), found });
+        }
+        true
+    }
 }
 
 struct Kept {
@@ -56,8 +75,8 @@ struct Entry {
 }
 
 impl Rows {
-    pub(super) fn new(stage: Arc<str>, index: usize, peers: usize) -> Self {
-        Rows { stage, index, peers, rows: HashMap::new(), log: VecDeque::new(), changes: 0, begun: 0, next: 1, bytes: 0 }
+    pub(super) fn new(index: usize, peers: usize) -> Self {
+        Rows { index, peers, rows: HashMap::new(), log: VecDeque::new(), changes: 0, begun: 0, next: 1, bytes: 0 }
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Arc<Found>> {
@@ -78,18 +97,14 @@ impl Rows {
         self.log.front().map_or(Oldest::Empty, |entry| entry.saved)
     }
 
-    /// Takes what a save of an earlier run brought, in the order of saves. `false`: it cannot be read.
-    pub(super) fn restore(&mut self, save: u64, mut text: &[u8]) -> bool {
-        while !text.is_empty() {
-            let Some((key, row)) = decode(&mut text) else { return false };
-            let Some(key) = key else {
-                self.write_begun(Oldest::Save(save));
-                continue;
-            };
-            let found = row.map(|(row, apart)| Arc::new(Found::json(self.stage.clone(), row, apart)));
-            self.write(key.into(), found, Oldest::Save(save));
+    /// Takes what saves of earlier runs brought, in the order of saves.
+    pub(super) fn restore(&mut self, saved: &[Restored]) {
+        for Restored { save, key, found } in saved {
+            match key {
+                Some(key) => self.write(key.clone(), found.clone(), Oldest::Save(*save)),
+                None => drop(self.write_begun(Oldest::Save(*save))),
+            }
         }
-        true
     }
 
     /// The table is kept from now on.

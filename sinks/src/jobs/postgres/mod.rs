@@ -161,8 +161,7 @@ impl PostgresJobStore {
         let responses: Vec<Option<String>> = reasons().map(|reason| reason?.response.as_deref().map(without_zero)).collect();
         let lanes: BTreeSet<&str> = settled.iter().filter_map(|settled| settled.lane.as_ref().map(|lane| &*lane.key)).collect();
         let lanes: Vec<&str> = lanes.into_iter().collect();
-        let parameters: [&(dyn ToSql + Sync); 8] =
-            [&self.queue, &numbers, &fences, &fates, &waits, &causes, &errors, &responses];
+        let parameters: [&(dyn ToSql + Sync); 8] = [&self.queue, &numbers, &fences, &fates, &waits, &causes, &errors, &responses];
         let rows = self.in_lanes("settling jobs of", &lanes, sql::SETTLE, &parameters).await?;
         Ok(among(&numbers, &fences, &rows))
     }

@@ -93,7 +93,10 @@ impl RedisJobStore {
         let before = self.state.lock().replace(found.clone());
         if before.is_some_and(|before| before != found) {
             let queue = &self.queue;
-            tracing::error!(queue, "the queue is another one than before: Redis was emptied, or lost what it had; jobs that were in it are gone");
+            tracing::error!(
+                queue,
+                "the queue is another one than before: Redis was emptied, or lost what it had; jobs that were in it are gone"
+            );
         }
         self.checked.store(line.number(), Ordering::Release);
         Ok(())
@@ -158,7 +161,8 @@ impl JobStore for RedisJobStore {
                     invocation.arg(most.min(BATCH_MAX)).arg(lease_ms(lease));
                 })
                 .await?;
-            taken(answer).ok_or_else(|| Error::stop(format!("{}: its script answers otherwise than this program expects", self.place())))
+            taken(answer)
+                .ok_or_else(|| Error::stop(format!("{}: its script answers otherwise than this program expects", self.place())))
         })
     }
 
@@ -196,7 +200,8 @@ impl JobStore for RedisJobStore {
         Box::pin(async move {
             let counted: (u64, u64, u64, u64, u64, Vec<u8>, u64) = self.run("counting jobs of", &scripts::COUNTS, |_| ()).await?;
             let (ready, later, in_flight, parked, all, first, now) = counted;
-            let age = decode(&first).map(|first| Duration::from_millis(now.saturating_sub(first.enqueued_ms))).unwrap_or_default();
+            let age =
+                decode(&first).map(|first| Duration::from_millis(now.saturating_sub(first.enqueued_ms))).unwrap_or_default();
             Ok(Counts { ready, later, behind: all.saturating_sub(ready + later + in_flight + parked), in_flight, parked, age })
         })
     }
@@ -300,9 +305,7 @@ fn reason(why: &str) -> Reason {
         Ok(Why { cause, error, response, attempts }) => {
             Reason { cause: Cause::of(&cause).unwrap_or(Cause::Failed), error, response, attempts }
         }
-        Err(_) => {
-            Reason { cause: Cause::Failed, error: "why cannot be read".to_owned(), response: None, attempts: 0 }
-        }
+        Err(_) => Reason { cause: Cause::Failed, error: "why cannot be read".to_owned(), response: None, attempts: 0 },
     }
 }
 

@@ -50,7 +50,8 @@ impl Pool {
         }
         let most = self.settings.attempts;
         (held.leased.attempt > most).then(|| {
-            let why = format!("all {most} attempts ended without an answer: the workers that made them died, froze or lost the store");
+            let why =
+                format!("all {most} attempts ended without an answer: the workers that made them died, froze or lost the store");
             (Cause::Failed, Error::park(why))
         })
     }

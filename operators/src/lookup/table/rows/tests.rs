@@ -40,8 +40,11 @@ impl Saved {
     }
 
     fn restore(&self, index: usize, peers: usize) -> Rows {
-        let mut rows = Rows::new("customer".into(), index, peers);
-        assert!(self.segments.iter().all(|(number, state)| rows.restore(*number, state)));
+        let (mut rows, mut restored) = (Rows::new(index, peers), Vec::new());
+        for (number, state) in &self.segments {
+            assert!(Restored::read(&"customer".into(), *number, state, &mut restored));
+        }
+        rows.restore(&restored);
         rows
     }
 }
@@ -54,7 +57,7 @@ fn rows_are_restored_as_they_were_and_their_log_stays_short() {
         let mut dice = StdRng::seed_from_u64(seed);
         let keys = [1, 40, 900][dice.random_range(0..3)];
         let (mut saved, mut expected) = (Saved::default(), BTreeMap::new());
-        let mut workers: Vec<Rows> = vec![Rows::new("customer".into(), 0, 1)];
+        let mut workers: Vec<Rows> = vec![Rows::new(0, 1)];
         let mut written = 0;
         for number in 1..400 {
             if dice.random_bool(0.02) {
@@ -96,7 +99,7 @@ fn rows_are_restored_as_they_were_and_their_log_stays_short() {
 /// Goal: an empty table is known to have been begun, however long it stays empty.
 #[test]
 fn an_empty_table_is_known() {
-    let (mut saved, mut rows) = (Saved::default(), Rows::new("customer".into(), 0, 1));
+    let (mut saved, mut rows) = (Saved::default(), Rows::new(0, 1));
     for number in 1..9_000 {
         let mut state = Vec::new();
         rows.begin(number, &mut state);
@@ -118,7 +121,7 @@ fn what_is_no_state_is_refused() {
     let mut state = Vec::new();
     encode("k", Some(&found("{\"a\":1}")), &mut state);
     for end in 1..state.len() {
-        assert!(!Rows::new("customer".into(), 0, 1).restore(1, &state[..end]), "{end}");
+        assert!(!Restored::read(&"customer".into(), 1, &state[..end], &mut Vec::new()), "{end}");
     }
-    assert!(!Rows::new("customer".into(), 0, 1).restore(1, &[1, 0, 0, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]));
+    assert!(!Restored::read(&"customer".into(), 1, &[1, 0, 0, 0, 0xff, 0, 0, 0, 0, 0, 0, 0, 0], &mut Vec::new()));
 }

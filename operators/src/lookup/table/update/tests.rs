@@ -19,7 +19,7 @@ fn text(found: Option<Arc<Found>>) -> Option<String> {
 
 #[test]
 fn a_version_counts_from_its_place_on() {
-    let mut rows = Rows::new(stage(), 0, 1);
+    let mut rows = Rows::new(0, 1);
     let updates =
         vec![put(9, r#"{"v":9}"#, None), put(3, r#"{"v":3}"#, None), update(5, What::Gone("k".into())), update(7, What::Clear)];
     let versions = Versions::of(updates, &rows, &stage());
@@ -35,7 +35,7 @@ fn a_version_counts_from_its_place_on() {
 
 #[test]
 fn what_stood_before_a_truncation_is_gone_at_the_end() {
-    let mut rows = Rows::new(stage(), 0, 1);
+    let mut rows = Rows::new(0, 1);
     rows.put(&"old".into(), Some(Arc::new(Found::json(stage(), Bytes::from_static(b"{}"), None))), 1, &mut Vec::new());
     let versions = Versions::of(vec![put(3, "{}", None), update(7, What::Clear)], &rows, &stage());
     assert!(versions.at("old", Order(6, 0, 0), &rows).is_some() && versions.at("old", Order(8, 0, 0), &rows).is_none());
@@ -46,7 +46,7 @@ fn what_stood_before_a_truncation_is_gone_at_the_end() {
 /// Goal: what was not sent comes from the version before, also in the same epoch, and a document `null` stays one.
 #[test]
 fn what_was_not_sent_is_filled_in() {
-    let mut rows = Rows::new(stage(), 0, 1);
+    let mut rows = Rows::new(0, 1);
     let first = put(1, r#"{"id":1,"bio":"a \"long\" one","doc":null,"note":null}"#, Some(r#"["doc"]"#));
     let versions = Versions::of(vec![first], &rows, &stage());
     versions.apply(&mut rows, 1, &mut Vec::new());
