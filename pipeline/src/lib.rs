@@ -63,6 +63,8 @@ pub mod prelude {
         operation, table,
     };
     pub use highwater_operators::dedup::Dedup;
+    #[cfg(feature = "redis")]
+    pub use highwater_operators::lookup::RedisCache;
     pub use highwater_operators::lookup::{Cache, Lookup, load};
     pub use highwater_operators::parked::Schedule;
     pub use highwater_operators::row::Fields;
