@@ -64,6 +64,8 @@ use crate::run::{self, Build, Control};
 use crate::settings::Settings;
 #[cfg(feature = "postgres")]
 pub use highwater_operators::testing::postgres;
+#[cfg(feature = "redis")]
+pub use highwater_operators::testing::redis;
 
 /// How long a pipeline may be busy before a test is told that it never settles.
 const STUCK: Duration = Duration::from_secs(60);
