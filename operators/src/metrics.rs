@@ -18,6 +18,8 @@ use crate::guard::breaker::BreakerState;
 use crate::ingest::stats::ReaderStats;
 use crate::lookup::cache::CacheStats;
 use crate::lookup::stats::LoadStats;
+#[cfg(feature = "redis")]
+use crate::lookup::stats::SharedStats;
 use crate::lookup::table::stats::TableStats;
 use crate::pools;
 use crate::process::Process;
@@ -133,7 +135,7 @@ pub const TABLE_MISSING: Metric =
 /// Duplicates.
 pub const DUPLICATES: Metric = metric("highwater_duplicates_total", C, "", OPERATOR, "Changes dropped as duplicates");
 /// Ids that are remembered.
-pub const DEDUP_IDS: Metric = metric("highwater_dedup_ids", G, "", OPERATOR, "Ids that dedup remembers, over all workers");
+pub const DEDUP_IDS: Metric = metric("highwater_dedup_ids", G, "", OPERATOR, "Ids that dedup remembers in memory, over all workers");
 /// Ids that Redis was asked about.
 pub const DEDUP_ASKED: Metric =
     metric("highwater_dedup_asked_total", C, "", OPERATOR, "Ids that dedup has asked Redis about, and that were answered");
@@ -240,6 +242,25 @@ pub const COMMIT_DURATION: Metric =
     metric("highwater_commit_duration_seconds", H, "seconds", None, "How long the store takes to make a group of notes durable");
 /// Keys asked for at an origin.
 pub const LOOKUP_LOADED: Metric = metric("highwater_lookup_loaded_keys_total", C, "", LOOKUP, "Keys asked for at the origin");
+/// Keys that a shared cache had.
+pub const SHARED_HITS: Metric = metric(
+    "highwater_shared_cache_hits_total",
+    C,
+    "",
+    LOOKUP,
+    "Keys that the lookup's cache in Redis had, or knew that there is no row of; each was a miss of the worker's own cache",
+);
+/// Keys that it did not have.
+pub const SHARED_MISSES: Metric =
+    metric("highwater_shared_cache_misses_total", C, "", LOOKUP, "Keys that the lookup's cache in Redis did not have");
+/// Times it was of no use.
+pub const SHARED_FAILED: Metric = metric(
+    "highwater_shared_cache_failed_total",
+    C,
+    "",
+    LOOKUP,
+    "Batches for which the lookup's cache in Redis was not asked or told, or gave no answer in time: the origin was asked",
+);
 /// Batches of keys.
 pub const LOOKUP_LOADS: Metric = metric("highwater_lookup_loads_total", C, "", LOOKUP, "Batches of keys asked for at the origin");
 /// Failed loads.
@@ -433,6 +454,9 @@ pub const ALL: &[&Metric] = &[
     &SAVES,
     &SAVE_DURATION,
     &COMMIT_DURATION,
+    &SHARED_HITS,
+    &SHARED_MISSES,
+    &SHARED_FAILED,
     &LOOKUP_LOADED,
     &LOOKUP_LOADS,
     &LOOKUP_FAILED,
@@ -633,6 +657,12 @@ impl Metrics {
             self.counter(&LOOKUP_LOADED, &lookup).absolute(stats.loaded.load(Ordering::Relaxed));
             self.counter(&LOOKUP_LOADS, &lookup).absolute(stats.loads.load(Ordering::Relaxed));
             self.counter(&LOOKUP_FAILED, &lookup).absolute(stats.failed.load(Ordering::Relaxed));
+        }
+        #[cfg(feature = "redis")]
+        for (lookup, stats) in process.figures.all::<SharedStats>() {
+            self.counter(&SHARED_HITS, &lookup).absolute(stats.hits.load(Ordering::Relaxed));
+            self.counter(&SHARED_MISSES, &lookup).absolute(stats.misses.load(Ordering::Relaxed));
+            self.counter(&SHARED_FAILED, &lookup).absolute(stats.failed.load(Ordering::Relaxed));
         }
     }
 

@@ -66,6 +66,8 @@ pub mod prelude {
     };
     pub use highwater_operators::dedup::Dedup;
     pub use highwater_operators::lookup::table::TableLookup;
+    #[cfg(feature = "redis")]
+    pub use highwater_operators::lookup::RedisCache;
     pub use highwater_operators::lookup::{Cache, Lookup, load};
     pub use highwater_operators::parked::Schedule;
     pub use highwater_operators::row::Fields;

@@ -194,6 +194,9 @@ impl Plan {
                 problems.push(format!("lookup \"{name}\" has no origin; say where its rows come from with .from(..)"));
             }
         }
+        for (name, lookup) in &self.lookups {
+            problems.extend(lookup.problems().into_iter().map(|problem| format!("lookup \"{name}\": {problem}")));
+        }
         for (name, dedup) in &self.dedups {
             problems.extend(dedup.problems().into_iter().map(|problem| format!("dedup \"{name}\": {problem}")));
         }

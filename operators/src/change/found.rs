@@ -46,6 +46,15 @@ impl Found {
         Found { lookup: stage, value: FoundValue::Failed(why.into()), next: None }
     }
 
+    /// The row, if there is one.
+    #[cfg(feature = "redis")]
+    pub(crate) fn fields(&self) -> Option<&Fields> {
+        match &self.value {
+            FoundValue::Row(row) => Some(row),
+            _ => None,
+        }
+    }
+
     /// The stage that attached this.
     pub fn stage(&self) -> &str {
         &self.lookup

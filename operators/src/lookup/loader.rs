@@ -18,7 +18,11 @@ use crate::change::{Change, Found};
 use crate::epoch::unix_ms;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::panic::{Guarded, guarded};
+#[cfg(feature = "redis")]
+use crate::lookup::RedisTier;
 use crate::lookup::stats::LoadStats;
+#[cfg(feature = "redis")]
+use crate::lookup::stats::SharedStats;
 use crate::lookup::{KeyOf, Lookup};
 use crate::metrics::LOOKUP_DURATION;
 use crate::offload::Post;
@@ -129,6 +133,11 @@ impl Asks {
             stats: process.figures.get_or_make(stage, LoadStats::default),
             durations: process.metrics.histogram(&LOOKUP_DURATION, stage),
             under_way: under_way.clone(),
+            #[cfg(feature = "redis")]
+            shared: lookup.shared.as_ref().and_then(|shared| {
+                let tier = shared.open(&process.limits.pipeline, stage).ok()?;
+                Some(Arc::new(tier.counted_by(process.figures.get_or_make(stage, SharedStats::default))))
+            }),
         });
         process.runtime.spawn(desk.answer(inbox));
         Asks { asks, by: lookup.by.clone(), under_way }
@@ -168,6 +177,8 @@ struct Desk {
     stats: Arc<LoadStats>,
     durations: Histogram,
     under_way: Arc<UnderWay>,
+    #[cfg(feature = "redis")]
+    shared: Option<Arc<RedisTier>>,
 }
 
 impl Desk {
@@ -212,6 +223,22 @@ impl Desk {
 
     /// Loads one batch of keys, with all attempts. Every key gets an answer.
     async fn load(&self, number: u64, keys: Vec<String>) -> Loaded {
+        #[cfg(feature = "redis")]
+        if let Some(shared) = &self.shared {
+            let (mut found, missing) = shared.get(&self.stage, keys).await;
+            if !missing.is_empty() {
+                let loaded = self.load_from_origin(number, missing).await;
+                let (shared, to_keep) = (shared.clone(), loaded.clone());
+                // Nobody waits for it.
+                self.process.runtime.spawn(async move { shared.put(&to_keep).await });
+                found.extend(loaded);
+            }
+            return found;
+        }
+        self.load_from_origin(number, keys).await
+    }
+
+    async fn load_from_origin(&self, number: u64, keys: Vec<String>) -> Loaded {
         self.stats.loaded.fetch_add(keys.len() as u64, Ordering::Relaxed);
         let loaded = self.attempts(number, keys).await;
         self.under_way.lock().remove(&number);

@@ -5,6 +5,8 @@
 
 pub mod cache;
 pub mod loader;
+#[cfg(feature = "redis")]
+mod redis;
 pub mod stats;
 pub mod table;
 
@@ -28,6 +30,8 @@ pub use crate::lookup::cache::{Cache, CacheCounts, CacheStats};
 use crate::lookup::cache::{FoundCache, Keys};
 use crate::lookup::loader::{Ask, Asks};
 pub use crate::lookup::loader::{Load, Loader, load};
+#[cfg(feature = "redis")]
+pub use crate::lookup::redis::{RedisCache, RedisTier};
 use crate::offload::{Post, Wake, mailbox};
 use crate::position::Epoch;
 use crate::process::Process;
@@ -46,6 +50,8 @@ pub struct Lookup {
     pub(crate) backoff: Backoff,
     pub(crate) batch_max: usize,
     pub(crate) batch_window: Duration,
+    #[cfg(feature = "redis")]
+    pub(crate) shared: Option<RedisCache>,
 }
 
 #[derive(Clone)]
@@ -77,6 +83,8 @@ impl Lookup {
             backoff: Backoff::default(),
             batch_max: 500,
             batch_window: Duration::from_millis(1),
+            #[cfg(feature = "redis")]
+            shared: None,
         }
     }
 
@@ -90,6 +98,23 @@ impl Lookup {
     pub fn cache(mut self, cache: Cache) -> Self {
         self.cache = cache;
         self
+    }
+
+    /// A cache in Redis between what workers keep and the origin: what one worker, process or pipeline has loaded the others find there. What it does
+    /// not have, or does not answer in time, is asked of the origin.
+    #[cfg(feature = "redis")]
+    pub fn shared_cache(mut self, cache: RedisCache) -> Self {
+        self.shared = Some(cache);
+        self
+    }
+
+    /// What is wrong with it, a sentence each; that it has no origin is seen by [`origin`](Self::origin).
+    pub fn problems(&self) -> Vec<String> {
+        #[cfg(feature = "redis")]
+        if let Some(shared) = &self.shared {
+            return shared.problems();
+        }
+        Vec::new()
     }
 
     /// Attempts to ask the origin before a change goes on as failed. Default: 5.

@@ -244,6 +244,30 @@ impl Fields {
         Fields { names, text: text.into(), ends: ends.into() }
     }
 
+    /// The names, for whoever keeps it elsewhere.
+    #[cfg(feature = "redis")]
+    pub(crate) fn names(&self) -> &[Box<str>] {
+        &self.names
+    }
+
+    /// The values in one text, and where each ends there.
+    #[cfg(feature = "redis")]
+    pub(crate) fn values(&self) -> (&str, &[(u32, bool)]) {
+        (&self.text, &self.ends)
+    }
+
+    /// A row of such parts, if they fit together.
+    #[cfg(feature = "redis")]
+    pub(crate) fn from_parts(names: Arc<[Box<str>]>, text: Box<str>, ends: Box<[(u32, bool)]>) -> Option<Self> {
+        let mut last = 0;
+        let fits = ends.iter().all(|(end, _)| {
+            let follows = last <= *end && text.is_char_boundary(*end as usize);
+            last = *end;
+            follows
+        });
+        (fits && ends.len() <= names.len()).then_some(Fields { names, text, ends })
+    }
+
     fn get(&self, field: &str) -> Option<Value<'_>> {
         self.value(self.names.iter().position(|name| **name == *field)?)
     }

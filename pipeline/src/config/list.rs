@@ -451,7 +451,7 @@ pub const SETTINGS: &[Setting] = &[
         heading: DEDUP,
         kind: whole("ids", 1, 1_000_000_000),
         usual: AS_PIPELINE,
-        meaning: "Ids remembered at most, over all workers",
+        meaning: "Ids remembered at most, over all workers; in Redis it is the time alone that counts",
         part: Some((PartKind::Dedup, "entries")),
         ..PLAIN
     },

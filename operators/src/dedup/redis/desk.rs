@@ -88,8 +88,11 @@ struct Above {
 struct Group {
     number: u64,
     asks: Vec<Ask>,
-    answer: Pin<Box<MaybeDone<BoxFuture<'static, Result<(Line, Vec<Value>)>>>>>,
+    answer: Pin<Box<MaybeDone<Answer>>>,
 }
+
+/// What Redis says to a group, and on which connection.
+type Answer = BoxFuture<'static, Result<(Line, Vec<Value>)>>;
 
 impl Desk {
     #[expect(clippy::too_many_arguments, reason = "made in one place")]
@@ -198,7 +201,7 @@ impl Desk {
             ids += ask.items.len();
             asks.push(ask);
         }
-        let nothing: BoxFuture<'static, _> = Box::pin(async { Err(Error::retry("not sent yet")) });
+        let nothing: Answer = Box::pin(async { Err(Error::retry("not sent yet")) });
         Group { number: self.written.take(), asks, answer: Box::pin(maybe_done(nothing)) }
     }
 
@@ -212,7 +215,7 @@ impl Desk {
         for group in groups.range_mut(from..) {
             let (line, commands) = (line.clone(), self.commands(group));
             let what = format!("asking the seen-set {}", self.connection.url());
-            let asked: BoxFuture<'static, _> = Box::pin(async move {
+            let asked: Answer = Box::pin(async move {
                 let values = line.pipeline(&what, &commands).await?;
                 Ok((line, values))
             });

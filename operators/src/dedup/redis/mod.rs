@@ -48,7 +48,7 @@ pub(super) fn build<'s>(
 ) -> (StreamVec<'s, Epoch, Change>, Stream<'s, Epoch, Vec<Report>>) {
     let scope = stream.scope();
     let worker = scope.index();
-    let mut builder = OperatorBuilder::new(format!("Dedup {name}"), scope.clone());
+    let mut builder = OperatorBuilder::new(format!("Dedup {name}"), scope);
     let wake = Wake::new(scope.worker().sync_activator_for(builder.operator_info().address.to_vec()));
     let mut input = builder.new_input(stream, Pipeline);
     builder.set_notify_for(0, FrontierInterest::Never);
