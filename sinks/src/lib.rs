@@ -36,6 +36,8 @@ mod template;
 #[cfg(feature = "webhook")]
 pub mod webhook;
 
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisAppend, RedisPublish, RedisPush};
 #[cfg(feature = "elasticsearch")]
 pub use elasticsearch::{Elasticsearch, IndexTemplate, Version};
 pub use jsonl::JsonLinesFiles;
@@ -44,8 +46,6 @@ pub use line::Line;
 pub use mail::Mail;
 #[cfg(feature = "postgres")]
 pub use postgres::{PostgresTable, statement::PostgresStatement};
-#[cfg(feature = "redis")]
-pub use self::redis::{RedisAppend, RedisPublish, RedisPush};
 #[cfg(feature = "slack")]
 pub use slack::Slack;
 pub use stdout::Stdout;

@@ -52,9 +52,11 @@ fn main() -> Outcome {
     }
     let mut table = Table::new();
     table.load_preset(presets::ASCII_MARKDOWN).set_header(["", "entries/s", "of the bare client"]);
-    for (what, measured) in
-        [("a bare client, XREAD", &bare_rates), ("the source alone", &source_rates), ("a pipeline to an action that does nothing", &rates)]
-    {
+    for (what, measured) in [
+        ("a bare client, XREAD", &bare_rates),
+        ("the source alone", &source_rates),
+        ("a pipeline to an action that does nothing", &rates),
+    ] {
         let shown = format!("{} {}", thousands(median(measured)), range(measured, 0));
         table.add_row([what.to_owned(), shown, format!("{:.2}", median(measured) / median(&bare_rates))]);
     }
@@ -109,7 +111,8 @@ async fn bare(server: &Server, names: &[String], flags: &Flags) -> Result<f64, B
             for entry in entries {
                 let Value::Array(pair) = entry else { continue };
                 let (Value::BulkString(id), Value::Array(fields)) = (&pair[0], &pair[1]) else { continue };
-                touched += id.len() + fields.iter().map(|field| if let Value::BulkString(text) = field { text.len() } else { 0 }).sum::<usize>();
+                touched += id.len()
+                    + fields.iter().map(|field| if let Value::BulkString(text) = field { text.len() } else { 0 }).sum::<usize>();
             }
             if let Some(Value::Array(last)) = entries.last()
                 && let Value::BulkString(id) = &last[0]
@@ -159,7 +162,9 @@ fn pipeline(server: &Server, names: &[String], flags: &Flags) -> Result<f64, Box
             counted.fetch_add(1, Ordering::Relaxed);
             async { Ok(()) }
         });
-        flow.source(streams.clone()).fan_out([action("nothing", nothing).repeatable()]).checkpoint(Checkpoint::every(millis(200)));
+        flow.source(streams.clone())
+            .fan_out([action("nothing", nothing).repeatable()])
+            .checkpoint(Checkpoint::every(millis(200)));
     })
     .map_err(said)?;
     while done.load(Ordering::Relaxed) < flags.entries && !pipeline.has_ended() {

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use highwater_operators::Result;
 use highwater_operators::action::call::Planned;
 use highwater_operators::action::{BatchAction, BoxFuture, Delivery, Surroundings};
 use highwater_operators::epoch::unix_ms;
-use highwater_operators::Result;
 
 use super::command::{self, Bounds, Request};
 use super::send::scripted;

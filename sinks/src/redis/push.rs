@@ -121,7 +121,8 @@ impl BatchAction for RedisPush {
     fn problems(&self, planned: &Planned<'_>) -> Vec<String> {
         let description = &self.description;
         let mut problems = description.reach.problems();
-        problems.extend([&description.list, &description.payload].into_iter().filter_map(|parsed| parsed.as_ref().err().cloned()));
+        problems
+            .extend([&description.list, &description.payload].into_iter().filter_map(|parsed| parsed.as_ref().err().cloned()));
         if description.to.is_empty() {
             problems.push("its list has an empty name".to_owned());
         }

@@ -51,7 +51,8 @@ impl Sender {
         make: impl Fn(&Delivery) -> Result<Request, String>,
         judge: impl Fn(i64) -> Result,
     ) -> Vec<Result> {
-        let alone = || Surroundings { action: what.to_owned(), max_parallelism: 100, clock: Clock::default(), allow_private: true };
+        let alone =
+            || Surroundings { action: what.to_owned(), max_parallelism: 100, clock: Clock::default(), allow_private: true };
         let open = match self.0.get().unwrap_or_else(|| self.opened(reach, &alone())) {
             Ok(open) => open,
             Err(why) => return same(batch, &Error::stop(why.clone())),

@@ -32,7 +32,8 @@ fn url(server: &Server) -> String {
 async fn entries(server: &Server, stream: &str) -> Vec<BTreeMap<String, String>> {
     let mut connection = BlockingConnection::open(&server.url(), "test").await.unwrap();
     let line = connection.line().await.unwrap();
-    let entries: Vec<(String, Vec<(String, String)>)> = line.query("reading", cmd("XRANGE").arg(stream).arg("-").arg("+")).await.unwrap();
+    let entries: Vec<(String, Vec<(String, String)>)> =
+        line.query("reading", cmd("XRANGE").arg(stream).arg("-").arg("+")).await.unwrap();
     entries.into_iter().map(|(_, fields)| fields.into_iter().collect()).collect()
 }
 
@@ -58,7 +59,10 @@ async fn an_entry_holds_the_change_and_its_idempotency_key() {
     assert_eq!(found.len(), 520);
     for (entry, delivery) in found.iter().zip(&batch) {
         let change: Value = serde_json::from_str(&entry["change"]).unwrap();
-        assert_eq!((&change["id"], &change["after"]["n"]), (&json!(delivery.id()), &json!(delivery.id().parse::<i32>().unwrap())));
+        assert_eq!(
+            (&change["id"], &change["after"]["n"]),
+            (&json!(delivery.id()), &json!(delivery.id().parse::<i32>().unwrap()))
+        );
         assert_eq!((&entry["idempotency_key"], entry.len()), (&delivery.idempotency_key(), 2));
     }
 }
@@ -67,9 +71,15 @@ async fn an_entry_holds_the_change_and_its_idempotency_key() {
 async fn fields_are_templates_and_a_name_may_have_places() {
     let server = Server::start().unwrap();
     let feed = RedisAppend::to_stream(url(&server), "paid-{table}")
-        .fields([("order", "{key}"), ("note", "{after.note}"), ("body", r#"{"order": {key}, "n": {after.n}}"#), ("text", "no {after.n}")])
+        .fields([
+            ("order", "{key}"),
+            ("note", "{after.note}"),
+            ("body", r#"{"order": {key}, "n": {after.n}}"#),
+            ("text", "no {after.n}"),
+        ])
         .key_field(None);
-    let batch = [delivery("1", &json!({"n": 7, "note": "a\r\n\u{0}b"})), delivery("2", &json!({"n": null})), delivery("3", &json!({}))];
+    let batch =
+        [delivery("1", &json!({"n": 7, "note": "a\r\n\u{0}b"})), delivery("2", &json!({"n": null})), delivery("3", &json!({}))];
     let answers = feed.call(&batch).await;
     assert!(answers[0].is_ok());
     error(&answers[1], ErrorKind::Park, &["adding to the stream paid-{table}", "nothing for {after.n}"]);
@@ -94,7 +104,9 @@ async fn a_repeat_is_left_out_within_its_window() {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    for (command, key, expected) in [("XLEN", "plain", "300"), ("XLEN", "once", "100"), ("XLEN", "short", "300"), ("LLEN", "list", "100")] {
+    for (command, key, expected) in
+        [("XLEN", "plain", "300"), ("XLEN", "once", "100"), ("XLEN", "short", "300"), ("LLEN", "list", "100")]
+    {
         assert_eq!(server.ask(&[command, key]).unwrap(), expected, "{key}");
     }
     // The server may have forgotten the script.

@@ -97,7 +97,11 @@ pub(super) async fn group(line: &Line, stream: &str, name: &str) -> Result<Optio
         let field = |name: &str| pairs.chunks_exact(2).find(|pair| bytes(&pair[0]) == name.as_bytes()).map(|pair| &pair[1]);
         if field("name").map(bytes) == Some(name.as_bytes()) {
             let delivered = field("last-delivered-id").and_then(|id| EntryId::read(bytes(id))).ok_or_else(odd)?;
-            return Ok(Some(Group { delivered, read: field("entries-read").and_then(number), pending: field("pending").and_then(number).ok_or_else(odd)? }));
+            return Ok(Some(Group {
+                delivered,
+                read: field("entries-read").and_then(number),
+                pending: field("pending").and_then(number).ok_or_else(odd)?,
+            }));
         }
     }
     Ok(None)
@@ -191,7 +195,8 @@ fn facts(line: &Line, stream: &str, answer: Value) -> Result<Option<Facts>> {
         let (last, deleted) = (id("last-generated-id")?, id("max-deleted-entry-id")?);
         Some(Facts { length, first, last, added: count("entries-added")?, deleted })
     };
-    let missing = || Error::stop(format!("{what}: the server does not tell what Redis 7.0 and later tell of a stream (XINFO STREAM)"));
+    let missing =
+        || Error::stop(format!("{what}: the server does not tell what Redis 7.0 and later tell of a stream (XINFO STREAM)"));
     read().map(Some).ok_or_else(missing)
 }
 

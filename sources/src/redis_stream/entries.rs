@@ -191,7 +191,9 @@ impl Entries {
         let named = |name: &Option<String>, what: &str| match name {
             None => Ok(None),
             Some(name) => match find(name) {
-                Some(found) if found.len() > NAME_MAX => Err(format!("the field \"{name}\", {what}, is longer than {NAME_MAX} bytes")),
+                Some(found) if found.len() > NAME_MAX => {
+                    Err(format!("the field \"{name}\", {what}, is longer than {NAME_MAX} bytes"))
+                }
                 Some(found) => Ok(Some(found)),
                 None => Err(format!("the field \"{name}\", {what}, is missing or no text")),
             },
@@ -284,7 +286,8 @@ fn text(value: &[u8]) -> Result<&str, String> {
 }
 
 fn write_row(fields: &Fields<'_>, out: &mut Vec<u8>) -> Result<(), String> {
-    let named = |name: &[u8], why: String| format!("the field \"{}\": {why}", String::from_utf8_lossy(&name[..name.len().min(80)]));
+    let named =
+        |name: &[u8], why: String| format!("the field \"{}\": {why}", String::from_utf8_lossy(&name[..name.len().min(80)]));
     // Few are compared with each other; of many a set is made.
     let mut met = hashbrown::HashSet::new();
     let is_long = fields.len() > 16;

@@ -146,9 +146,9 @@ impl Trouble {
                  added to it ({}) does not fit; it was made anew, a fail-over lost its end, or another server has the name",
                 facts.added
             ),
-            Trouble::Deleted(deleted) => format!(
-                "the entry {deleted} of the stream {stream} was deleted before it was read; all up to {id} was read"
-            ),
+            Trouble::Deleted(deleted) => {
+                format!("the entry {deleted} of the stream {stream} was deleted before it was read; all up to {id} was read")
+            }
             Trouble::Trimmed(lost) => {
                 let first = facts.first.map_or("nothing is left".to_owned(), |first| format!("it begins at {first} now"));
                 format!(

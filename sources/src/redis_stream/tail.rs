@@ -224,7 +224,7 @@ impl Tail {
                 None => std::future::pending().await,
             };
         }
-        let (open, full): (Vec<&Stream>, Vec<&Stream>) = 
+        let (open, full): (Vec<&Stream>, Vec<&Stream>) =
             self.streams.iter().filter(|stream| !stream.is_gone).partition(|stream| stream.has_room());
         if open.is_empty() {
             let room = select_all(full.iter().map(|stream| stream.way.room().boxed_local()));
