@@ -5,6 +5,8 @@
 mod chunk;
 mod doing;
 mod form;
+#[cfg(feature = "postgres")]
+mod placed;
 mod thread;
 
 use std::sync::Arc;
@@ -13,14 +15,16 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use highwater_operators::guard::backoff::Backoff;
 use highwater_operators::in_flight::InFlight;
-use highwater_operators::ingest::{Batch, Partition, Read, Reader, Rejected};
+use highwater_operators::ingest::{Batch, Read, Reader, Rejected};
 use highwater_operators::position::{PartitionId, Position};
 use highwater_operators::{Error, Result, ResumeToken};
 use tokio::sync::Semaphore;
 
 pub(crate) use self::chunk::{Chunk, Pieces, Refused, Written};
 pub(crate) use self::doing::Doing;
-pub(crate) use self::form::{Form, Placed};
+pub(crate) use self::form::Form;
+#[cfg(feature = "postgres")]
+pub(crate) use self::placed::Placed;
 pub(crate) use self::thread::{Thread, apart, runtime};
 use crate::OnReject;
 
@@ -75,7 +79,7 @@ impl<W> Way<W> {
 }
 
 /// The reader of what a thread has read ahead.
-pub(crate) struct AheadReader<F: Form = Placed> {
+pub(crate) struct AheadReader<F: Form> {
     form: F,
     partition: PartitionId,
     window: Arc<InFlight>,
@@ -91,28 +95,6 @@ pub(crate) fn way<W>(window: &Arc<InFlight>, doing: Doing) -> (Way<W>, Receiver<
     let (out, chunks) = unbounded();
     let room = Arc::new(Semaphore::new(AHEAD));
     (Way { out, room, doing: Arc::new(doing), window: window.clone() }, chunks)
-}
-
-impl AheadReader {
-    /// Starts a thread of this name, which does what `read` gives until that ends or nobody takes what it has read.
-    ///
-    /// # Errors
-    /// The system gives no thread.
-    pub(crate) fn start<R: Future<Output = Result>>(
-        what: &'static str,
-        partition: &Partition,
-        window: &Arc<InFlight>,
-        doing: Doing,
-        on_reject: OnReject,
-        read: impl FnOnce(Way) -> R + Send + 'static,
-    ) -> Result<Self> {
-        let (way, chunks) = way(window, doing);
-        let (room, doing) = (way.room.clone(), way.doing.clone());
-        let thread = Thread::start(what, move || read(way))?;
-        let stops_on_reject = on_reject == OnReject::Stop;
-        let (form, partition, window) = (Placed, partition.id, window.clone());
-        Ok(AheadReader { form, partition, window, chunks, room, doing, thread, stops_on_reject })
-    }
 }
 
 impl<F: Form> AheadReader<F> {

@@ -9,7 +9,7 @@ use highwater_operators::{Error, Result, ResumeToken};
 
 use super::tail::{self, Tail};
 use super::{Description, token};
-use crate::ahead::{AheadReader, Doing};
+use crate::ahead::{AheadReader, Doing, Placed};
 
 /// Begins to read.
 pub(super) fn start(
@@ -17,7 +17,7 @@ pub(super) fn start(
     partition: &Partition,
     from: Option<&ResumeToken>,
     window: &Arc<InFlight>,
-) -> Result<AheadReader> {
+) -> Result<AheadReader<Placed>> {
     let from = match from {
         None => None,
         Some(token) => {

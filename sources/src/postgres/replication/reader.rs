@@ -10,7 +10,7 @@ use highwater_operators::{Error, Result, ResumeToken};
 use super::confirm::Saved;
 use super::stream::Begin;
 use super::{Description, token};
-use crate::ahead::{AheadReader, Doing};
+use crate::ahead::{AheadReader, Doing, Placed};
 
 /// How long it counts that the server had nothing when it was asked.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -22,7 +22,7 @@ pub(super) fn start(
     from: Option<&ResumeToken>,
     window: &Arc<InFlight>,
     saved: &Arc<Saved>,
-) -> Result<AheadReader> {
+) -> Result<AheadReader<Placed>> {
     let from = match from {
         None => None,
         Some(token) => {

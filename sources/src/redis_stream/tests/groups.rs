@@ -184,7 +184,7 @@ fn two_owners_of_one_group_are_noticed() {
     let said = reading.until_refused();
     assert!(said.contains("stands at 1-18, and all up to 1-10 is durable: another program reads with it"), "{said}");
     drop(reading);
-    let said = Reading::start(&billing(&server), &[token.clone()]).err().unwrap().to_string();
+    let said = Reading::start(&billing(&server), std::slice::from_ref(&token)).err().unwrap().to_string();
     assert!(said.contains("the group billing of the stream orders stands at 1-18, and the checkpoint at 1-10"), "{said}");
     // What it acknowledged is done; what it left is read.
     let after = billing(&server).continue_behind("orders", "1-10", "1-18");

@@ -26,7 +26,7 @@ fn what_was_trimmed_before_it_was_read_is_told() {
     let token = read(&server, 100);
     add(&server, "orders", 101..=150);
     server.ask(&["XTRIM", "orders", "MAXLEN", "50"]).unwrap();
-    let mut all = Reading::start(&orders(&server), &[token.clone()]).unwrap();
+    let mut all = Reading::start(&orders(&server), std::slice::from_ref(&token)).unwrap();
     all.until_read(50);
     drop(all);
     server.ask(&["XTRIM", "orders", "MAXLEN", "47"]).unwrap();
