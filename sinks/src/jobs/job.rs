@@ -63,7 +63,9 @@ pub fn decode(bytes: &[u8]) -> Result<Content> {
             let mut content: Content = postcard::from_bytes(rest).map_err(|_| damaged())?;
             if content.change.is_whole() { Ok(content) } else { Err(damaged()) }
         }
-        Some((form, _)) => Err(Error::park(format!("the job cannot be read: it has form {form}, of another version of this program"))),
+        Some((form, _)) => {
+            Err(Error::park(format!("the job cannot be read: it has form {form}, of another version of this program")))
+        }
         None => Err(Error::park("the job cannot be read: it has no bytes")),
     }
 }
@@ -79,7 +81,8 @@ pub fn parked(number: JobNumber, body: &[u8], reason: Reason, parked_at_ms: u64)
 
 /// What stands for a job whose bytes are damaged, so that it can be seen and dropped.
 pub(super) fn unreadable(number: JobNumber) -> Content {
-    let change = Change::builder(format!("job {number}")).table("unreadable").build().unwrap_or_else(|_| unreachable!("it is short"));
+    let change =
+        Change::builder(format!("job {number}")).table("unreadable").build().unwrap_or_else(|_| unreachable!("it is short"));
     Content { id: String::new(), action: String::new(), lane: None, enqueued_ms: 0, change }
 }
 

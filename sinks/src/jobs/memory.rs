@@ -56,8 +56,14 @@ enum Place {
     Due(Instant),
     /// Behind another one of its lane, and not before then.
     Behind(Instant),
-    Leased { fence: u64, until: Instant },
-    Parked { reason: Reason, at_ms: u64 },
+    Leased {
+        fence: u64,
+        until: Instant,
+    },
+    Parked {
+        reason: Reason,
+        at_ms: u64,
+    },
 }
 
 /// A lane with a job in it.

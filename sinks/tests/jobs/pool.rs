@@ -241,7 +241,12 @@ async fn a_job_that_kills_its_workers_is_parked_in_the_end() {
         dies.abort();
         assert!(dies.await.unwrap_err().is_cancelled());
     }
-    let done = queue.work(run(|_| async { panic!("it is not tried any more") })).until_empty().until(std::future::pending()).await.unwrap();
+    let done = queue
+        .work(run(|_| async { panic!("it is not tried any more") }))
+        .until_empty()
+        .until(std::future::pending())
+        .await
+        .unwrap();
     assert_eq!(done.parked, 1);
     let parked = store.parked(0, 1).await.unwrap();
     assert!(parked[0].error.contains("all 3 attempts"), "{}", parked[0].error);
@@ -259,7 +264,10 @@ async fn mistakes_are_told_before_anything_is_taken() {
     ] {
         let problems = queue.problems(&highwater_operators::action::call::Planned { lookups: &[], allow_private: true });
         assert!(problems.len() == 1 && problems[0].contains(told), "{problems:?}");
-        assert_eq!(queue.work(run(|_| async { Ok(()) })).until(std::future::pending()).await.unwrap_err().kind(), ErrorKind::Stop);
+        assert_eq!(
+            queue.work(run(|_| async { Ok(()) })).until(std::future::pending()).await.unwrap_err().kind(),
+            ErrorKind::Stop
+        );
     }
 }
 
@@ -329,7 +337,9 @@ async fn all_at_once(place: &Place, seed: u64) {
             pool.abort();
             kills += 1;
         }
-        pools.entry(slot).or_insert_with(|| tokio::spawn(queue(faulty()).work(work(random.random())).until(std::future::pending())));
+        pools
+            .entry(slot)
+            .or_insert_with(|| tokio::spawn(queue(faulty()).work(work(random.random())).until(std::future::pending())));
         tokio::time::sleep(Duration::from_millis(random.random_range(1..60))).await;
     }
     for pool in pools.into_values() {

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use highwater_operators::checkpoint::store::Cause;
 use highwater_sinks::jobs::job::{self, Content};
-use highwater_sinks::jobs::{
-    Claim, Counts, Enqueued, Fate, JobStore, Lane, Leased, NewJob, Reason, Remember, Settlement, Taken,
-};
+use highwater_sinks::jobs::{Claim, Counts, Enqueued, Fate, JobStore, Lane, Leased, NewJob, Reason, Remember, Settlement, Taken};
 
 use crate::change;
 use crate::places::Place;
@@ -26,7 +24,7 @@ pub fn job(id: &str, lane: Option<(&str, bool)>, delay: Duration) -> NewJob {
         enqueued_ms: 1_700_000_000_000,
         change: change(id, key),
     };
-    NewJob { id: id.to_owned(), body: job::encode(&content).unwrap(), lane, delay }
+    NewJob { id: id.to_owned(), action: content.action.clone(), body: job::encode(&content).unwrap(), lane, delay }
 }
 
 pub fn plain(id: &str) -> NewJob {
@@ -130,9 +128,12 @@ everywhere!(a_job_waits_for_its_time, |store| {
 
 everywhere!(a_job_that_failed_is_tried_again_and_one_that_was_released_was_not_tried, |store| {
     store.enqueue(&[plain("a")]).await.unwrap();
-    for (fate, attempt) in
-        [(Fate::Retry(Duration::ZERO), 1), (Fate::Released(Duration::ZERO), 2), (Fate::Retry(Duration::ZERO), 2), (Fate::Retry(HOUR), 3)]
-    {
+    for (fate, attempt) in [
+        (Fate::Retry(Duration::ZERO), 1),
+        (Fate::Released(Duration::ZERO), 2),
+        (Fate::Retry(Duration::ZERO), 2),
+        (Fate::Retry(HOUR), 3),
+    ] {
         let taken = store.take(1, HOUR).await.unwrap();
         assert_eq!((taken.jobs[0].attempt, taken.jobs[0].returned), (attempt, false));
         assert!(settle(&store, &taken.jobs[0], fate).await);
@@ -230,7 +231,10 @@ everywhere!(parked_jobs_can_be_seen_whole_edited_retried_and_dropped, |store| {
     assert!(!store.edit(taken.jobs[0].claim.number, &other).await.unwrap() && !store.edit(999_999, &other).await.unwrap());
     assert_eq!(store.retry(&[numbers[0], numbers[1], taken.jobs[0].claim.number, 999_999]).await.unwrap(), 2);
     assert_eq!(store.discard(&[numbers[2], taken.jobs[0].claim.number]).await.unwrap(), 1);
-    assert_eq!(Counts { age: Duration::ZERO, ..store.counts().await.unwrap() }, Counts { ready: 2, in_flight: 1, parked: 1, ..Counts::default() });
+    assert_eq!(
+        Counts { age: Duration::ZERO, ..store.counts().await.unwrap() },
+        Counts { ready: 2, in_flight: 1, parked: 1, ..Counts::default() }
+    );
     let again = store.take(10, HOUR).await.unwrap();
     assert_eq!(ids(&again).into_iter().collect::<BTreeSet<_>>(), BTreeSet::from(["j1".to_owned(), "j2".to_owned()]));
     let mended = again.jobs.iter().find(|job| id(job) == "j1").unwrap();
@@ -240,7 +244,9 @@ everywhere!(parked_jobs_can_be_seen_whole_edited_retried_and_dropped, |store| {
 });
 
 everywhere!(many_who_take_at_once_get_each_job_once, |store| {
-    let jobs: Vec<NewJob> = (0..600).map(|n| job(&n.to_string(), (n % 2 == 0).then_some((["a", "b", "c"][n / 2 % 3], false)), Duration::ZERO)).collect();
+    let jobs: Vec<NewJob> = (0..600)
+        .map(|n| job(&n.to_string(), (n % 2 == 0).then_some((["a", "b", "c"][n / 2 % 3], false)), Duration::ZERO))
+        .collect();
     for some in jobs.chunks(200) {
         store.enqueue(some).await.unwrap();
     }
@@ -275,7 +281,8 @@ everywhere!(many_who_enqueue_into_lanes_at_once_leave_none_of_them_stuck, |store
         tasks.push(tokio::spawn(async move {
             for n in 0..30 {
                 let id = |m: usize| format!("{who}-{n}-{m}");
-                let jobs: Vec<NewJob> = (0..5).map(|m| job(&id(m), Some((["a", "b"][m % 2], m % 3 == 0)), Duration::ZERO)).collect();
+                let jobs: Vec<NewJob> =
+                    (0..5).map(|m| job(&id(m), Some((["a", "b"][m % 2], m % 3 == 0)), Duration::ZERO)).collect();
                 store.enqueue(&jobs).await.unwrap();
             }
         }));

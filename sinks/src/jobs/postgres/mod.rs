@@ -97,9 +97,8 @@ impl PostgresJobStore {
     }
 
     async fn enqueue_all(&self, jobs: &[NewJob]) -> Result<Vec<Enqueued>> {
-        let contents: Vec<Content> = jobs.iter().map(|job| job::decode(&job.body)).collect::<Result<_>>()?;
         let ids: Vec<&str> = jobs.iter().map(|job| &*job.id).collect();
-        let actions: Vec<&str> = contents.iter().map(|content| &*content.action).collect();
+        let actions: Vec<&str> = jobs.iter().map(|job| &*job.action).collect();
         let lanes: Vec<Option<&str>> = jobs.iter().map(|job| job.lane.as_ref().map(|lane| &*lane.key)).collect();
         let hold: Vec<bool> = jobs.iter().map(|job| job.lane.as_ref().is_some_and(|lane| lane.hold)).collect();
         let delays: Vec<i64> = jobs.iter().map(|job| micros(job.delay)).collect();
@@ -161,8 +160,7 @@ impl PostgresJobStore {
         let responses: Vec<Option<String>> = reasons().map(|reason| reason?.response.as_deref().map(without_zero)).collect();
         let lanes: BTreeSet<&str> = settled.iter().filter_map(|settled| settled.lane.as_ref().map(|lane| &*lane.key)).collect();
         let lanes: Vec<&str> = lanes.into_iter().collect();
-        let parameters: [&(dyn ToSql + Sync); 8] =
-            [&self.queue, &numbers, &fences, &fates, &waits, &causes, &errors, &responses];
+        let parameters: [&(dyn ToSql + Sync); 8] = [&self.queue, &numbers, &fences, &fates, &waits, &causes, &errors, &responses];
         let rows = self.in_lanes("settling jobs of", &lanes, sql::SETTLE, &parameters).await?;
         Ok(among(&numbers, &fences, &rows))
     }

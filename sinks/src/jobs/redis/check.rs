@@ -18,7 +18,8 @@ pub(super) async fn check(line: &Line, queue: &str, prefix: &str) -> Result<Stri
     pipeline.cmd("HSETNX").arg(&meta).arg("form").arg(FORM);
     pipeline.cmd("HSETNX").arg(&meta).arg("state").arg(state);
     line.pipeline(what, &pipeline).await?;
-    let (form, state): (Option<String>, Option<String>) = line.query(what, cmd("HMGET").arg(&meta).arg("form").arg("state")).await?;
+    let (form, state): (Option<String>, Option<String>) =
+        line.query(what, cmd("HMGET").arg(&meta).arg("form").arg("state")).await?;
     match form.as_deref() {
         Some(FORM) => Ok(state.unwrap_or_default()),
         form => Err(Error::stop(format!(

@@ -93,7 +93,10 @@ impl RedisJobStore {
         let before = self.state.lock().replace(found.clone());
         if before.is_some_and(|before| before != found) {
             let queue = &self.queue;
-            tracing::error!(queue, "the queue is another one than before: Redis was emptied, or lost what it had; jobs that were in it are gone");
+            tracing::error!(
+                queue,
+                "the queue is another one than before: Redis was emptied, or lost what it had; jobs that were in it are gone"
+            );
         }
         self.checked.store(line.number(), Ordering::Release);
         Ok(())
@@ -158,7 +161,8 @@ impl JobStore for RedisJobStore {
                     invocation.arg(most.min(BATCH_MAX)).arg(lease_ms(lease));
                 })
                 .await?;
-            taken(answer).ok_or_else(|| Error::stop(format!("{}: its script answers otherwise than this program expects", self.place())))
+            taken(answer)
+                .ok_or_else(|| Error::stop(format!("{}: its script answers otherwise than this program expects", self.place())))
         })
     }
 
@@ -196,7 +200,8 @@ impl JobStore for RedisJobStore {
         Box::pin(async move {
             let counted: (u64, u64, u64, u64, u64, Vec<u8>, u64) = self.run("counting jobs of", &scripts::COUNTS, |_| ()).await?;
             let (ready, later, in_flight, parked, all, first, now) = counted;
-            let age = decode(&first).map(|first| Duration::from_millis(now.saturating_sub(first.enqueued_ms))).unwrap_or_default();
+            let age =
+                decode(&first).map(|first| Duration::from_millis(now.saturating_sub(first.enqueued_ms))).unwrap_or_default();
             Ok(Counts { ready, later, behind: all.saturating_sub(ready + later + in_flight + parked), in_flight, parked, age })
         })
     }
@@ -208,12 +213,15 @@ impl JobStore for RedisJobStore {
                     invocation.arg(after).arg(most);
                 })
                 .await?;
-            let parked = |three: &[Value]| {
-                let (number, body, why): (u64, Vec<u8>, String) = from(three)?;
+            let mut values = answer.into_iter();
+            let mut parked = Vec::new();
+            while let (Some(number), Some(body), Some(why)) =
+                (next::<u64>(&mut values), next::<Vec<u8>>(&mut values), next::<String>(&mut values))
+            {
                 let (at_ms, why) = why.split_once(' ').unwrap_or_default();
-                Some(job::parked(number, &body, reason(why), at_ms.parse().unwrap_or_default()))
-            };
-            Ok(answer.chunks(3).filter_map(parked).collect())
+                parked.push(job::parked(number, &body, reason(why), at_ms.parse().unwrap_or_default()));
+            }
+            Ok(parked)
         })
     }
 
@@ -300,26 +308,26 @@ fn reason(why: &str) -> Reason {
         Ok(Why { cause, error, response, attempts }) => {
             Reason { cause: Cause::of(&cause).unwrap_or(Cause::Failed), error, response, attempts }
         }
-        Err(_) => {
-            Reason { cause: Cause::Failed, error: "why cannot be read".to_owned(), response: None, attempts: 0 }
-        }
+        Err(_) => Reason { cause: Cause::Failed, error: "why cannot be read".to_owned(), response: None, attempts: 0 },
     }
 }
 
 /// What the script that takes has answered.
 fn taken(answer: Vec<Value>) -> Option<Taken> {
-    let (next, jobs) = answer.split_first()?;
-    let next: i64 = i64::from_redis_value(next.clone()).ok()?;
-    let leased = |five: &[Value]| {
-        let (number, fence, attempt, returned, body): (u64, u64, u32, bool, Bytes) = from(five)?;
-        Some(Leased { claim: Claim { number, fence }, attempt, returned, body })
-    };
-    let jobs = jobs.chunks(5).map(leased).collect::<Option<Vec<Leased>>>()?;
-    Some(Taken { jobs, next: u64::try_from(next).ok().map(Duration::from_millis) })
+    let mut jobs = Vec::with_capacity(answer.len() / 5);
+    let mut values = answer.into_iter();
+    let wait: i64 = next(&mut values)?;
+    while values.len() > 0 {
+        let claim = Claim { number: next(&mut values)?, fence: next(&mut values)? };
+        let (attempt, returned, body) = (next(&mut values)?, next(&mut values)?, next(&mut values)?);
+        jobs.push(Leased { claim, attempt, returned, body });
+    }
+    Some(Taken { jobs, next: u64::try_from(wait).ok().map(Duration::from_millis) })
 }
 
-fn from<T: FromRedisValue>(values: &[Value]) -> Option<T> {
-    T::from_redis_value(Value::Array(values.to_vec())).ok()
+/// The next of an answer's values.
+fn next<T: FromRedisValue>(values: &mut std::vec::IntoIter<Value>) -> Option<T> {
+    T::from_redis_value(values.next()?).ok()
 }
 
 /// Whole milliseconds that are not less.

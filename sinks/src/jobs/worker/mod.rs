@@ -214,8 +214,7 @@ struct Tasks {
 
 impl Tasks {
     fn start(pool: &Arc<Pool>) -> Self {
-        let mut tasks =
-            Tasks { workers: JoinSet::new(), takes: JoinSet::new(), settles: JoinSet::new(), renews: JoinSet::new() };
+        let mut tasks = Tasks { workers: JoinSet::new(), takes: JoinSet::new(), settles: JoinSet::new(), renews: JoinSet::new() };
         for _ in 0..pool.settings.workers {
             let pool = pool.clone();
             tasks.workers.spawn(async move { pool.work().await });

@@ -57,7 +57,11 @@ impl Pool {
         if refused > 0 {
             add(&self.figures.refused, refused);
             let queue = &self.settings.name;
-            tracing::warn!(queue, refused, "jobs had been given to other workers before this one was done: they are done once more");
+            tracing::warn!(
+                queue,
+                refused,
+                "jobs had been given to other workers before this one was done: they are done once more"
+            );
         }
     }
 
