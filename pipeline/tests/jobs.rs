@@ -75,7 +75,7 @@ fn each_change_is_one_job_whatever_crashes() {
                 flow.source(JsonLines::file(&input)).fan_out([act]).checkpoint(Checkpoint::every(millis(5)).batch_size(20));
                 Ok(())
             });
-            let settings = || support::settings(folder.path().join("data"), 1 + (seed % 2) as usize);
+            let settings = || support::settings(folder.path().join("data"), 1 + seed % 2);
             let mut crashes = 0;
             for failpoint in CRASHES {
                 let report = support::run_and_crash(&settings(), &build, failpoint, 1 + seed % 3).unwrap();

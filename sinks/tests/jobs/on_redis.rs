@@ -48,8 +48,7 @@ async fn a_redis_that_is_killed_and_comes_back_has_every_job_it_took() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_freezes_is_outlived() {
     let server = Server::start().unwrap();
-    let url = server.url().with_response_timeout(Duration::from_millis(300));
-    let queue = RedisJobQueue::with_workers(format!("{}?response_timeout=300ms", url.reveal()), 2).name("q");
+    let queue = RedisJobQueue::with_workers(format!("{}?response_timeout=0.3", server.url().reveal()), 2).name("q");
     put(&queue, 10).await;
     server.freeze().unwrap();
     let began = Instant::now();
