@@ -13,6 +13,7 @@
 use std::time::Duration;
 
 use clap::Parser;
+use highwater::log::LogSettings;
 use highwater::operators::queues::Done;
 use highwater::prelude::*;
 use highwater::testing::redis::Server;
@@ -52,6 +53,7 @@ struct Args {
 
 fn main() -> std::process::ExitCode {
     let args = Args::parse();
+    highwater::log::start(&LogSettings::default());
     match work(&args) {
         Ok(done) => {
             println!("{}", report(&done, args.report == "json"));

@@ -8,7 +8,7 @@ use highwater_sources::PostgresChangeLog;
 use highwater_sources::postgres::change_log::Init;
 
 use crate::Exit;
-use crate::commands::{say, slots};
+use crate::commands::{parked::queue, say, slots};
 
 const EXAMPLE: &str = "Examples:\n  highwater init change-log > change_log.sql\n  \
                        highwater init change-log --table audit.changes --notify changes --role highwater_reader\n  \
@@ -70,12 +70,15 @@ fn command() -> Command {
                 .arg_required_else_help(true)
                 .subcommand(change_log),
         )
+        .subcommand(queue::command())
         .subcommand(slots::command())
 }
 
 fn run(matches: &ArgMatches) -> Result {
-    if let Some(("slots", own)) = matches.subcommand() {
-        return slots::run(own);
+    match matches.subcommand() {
+        Some(("jobs", own)) => return queue::run(own),
+        Some(("slots", own)) => return slots::run(own),
+        _ => {}
     }
     let Some(("change-log", own)) = matches.subcommand().and_then(|(_, init)| init.subcommand()) else { return Ok(()) };
     let named = |name: &str| own.get_one::<String>(name).map(String::as_str);

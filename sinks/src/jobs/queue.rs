@@ -186,7 +186,7 @@ impl JobQueue {
             let (is, most) = (body.len(), settings.job_bytes_max);
             return Err(Error::park(format!("the job would have {is} bytes; at most {most} are taken (job_bytes_max)")));
         }
-        Ok(NewJob { id, lane, delay: settings.delay, body })
+        Ok(NewJob { id, action: action.to_owned(), lane, delay: settings.delay, body })
     }
 }
 
@@ -209,10 +209,26 @@ async fn put(open: &Open, jobs: Vec<Result<NewJob>>) -> Vec<Result<Enqueued>> {
     answers
 }
 
+/// Bytes of jobs that go to the store at once, unless one alone has more.
+const PUT_BYTES: usize = 4 << 20;
+
 async fn put_all(open: &Open, jobs: &[NewJob]) -> Vec<Result<Enqueued>> {
-    if jobs.is_empty() {
-        return Vec::new();
+    let mut answers = Vec::with_capacity(jobs.len());
+    let mut rest = jobs;
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fit = rest.iter().take_while(|job| {
+            bytes += job.body.len();
+            bytes <= PUT_BYTES
+        });
+        let (some, after) = rest.split_at(fit.count().max(1));
+        answers.extend(put_some(open, some).await);
+        rest = after;
     }
+    answers
+}
+
+async fn put_some(open: &Open, jobs: &[NewJob]) -> Vec<Result<Enqueued>> {
     match open.store.enqueue(jobs).await {
         Ok(enqueued) => {
             open.figures.enqueued(&enqueued);
@@ -222,7 +238,7 @@ async fn put_all(open: &Open, jobs: &[NewJob]) -> Vec<Result<Enqueued>> {
         Err(error) if error.kind() == ErrorKind::Park && jobs.len() > 1 => {
             let mut answers = Vec::with_capacity(jobs.len());
             for job in jobs {
-                answers.extend(Box::pin(put_all(open, std::slice::from_ref(job))).await);
+                answers.extend(Box::pin(put_some(open, std::slice::from_ref(job))).await);
             }
             answers
         }

@@ -17,6 +17,8 @@ pub type JobNumber = ParkedId;
 pub struct NewJob {
     /// Its id, the idempotency key: a job of an id that the queue knows is not enqueued again.
     pub id: String,
+    /// The action that enqueues it, for people who look into the store.
+    pub action: String,
     /// The key whose jobs are done in order, one at a time; without one it goes by itself.
     pub lane: Option<Lane>,
     /// How long it may not be taken.

@@ -3,6 +3,7 @@
 
 mod faulty;
 mod model;
+mod on_redis;
 mod places;
 mod pool;
 mod suite;

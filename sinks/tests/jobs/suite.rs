@@ -24,7 +24,7 @@ pub fn job(id: &str, lane: Option<(&str, bool)>, delay: Duration) -> NewJob {
         enqueued_ms: 1_700_000_000_000,
         change: change(id, key),
     };
-    NewJob { id: id.to_owned(), body: job::encode(&content).unwrap(), lane, delay }
+    NewJob { id: id.to_owned(), action: content.action.clone(), body: job::encode(&content).unwrap(), lane, delay }
 }
 
 pub fn plain(id: &str) -> NewJob {

@@ -15,18 +15,18 @@ use crate::commands::counted;
 
 /// Retries or drops what the flags say.
 pub(super) fn carry_out(verb: &str, matches: &ArgMatches, source: &Source) -> Result {
-    let filter = which::filter(matches);
+    let (filter, call) = (which::filter(matches), source.command());
     if filter.is_all() && !matches.get_flag("all") {
         return Err(Error::stop(format!(
-            "say which: `parked {verb} ID..`, `parked {verb} --action NAME` (or --cause, --key, --error, --older-than, --newer-than), \
-             or `parked {verb} --all`"
+            "say which: `{call} {verb} ID..`, `{call} {verb} --action NAME` (or --cause, --key, --error, --older-than, --newer-than), \
+             or `{call} {verb} --all`"
         )));
     }
     let by_number = which::is_by_number(&filter);
     let meant = if by_number { named(verb, &filter, source)? } else { count(&filter, source)? };
     if meant == 0 {
         let of = filter.action.as_ref().map(|action| format!(" for \"{action}\"")).unwrap_or_default();
-        say!("nothing to {verb}{of}; `parked list` shows what is parked");
+        say!("nothing to {verb}{of}; `{call} list` shows what is parked");
         return Ok(());
     }
     let records = counted(meant, "record", "records");
@@ -116,7 +116,7 @@ fn tell(verb: &str, answer: &Answer, source: &Source) {
     let records = counted(answer.done, "record", "records");
     match (source.is_running(), verb) {
         _ if answer.done == 0 => say!("nothing to {verb}"),
-        (true, "retry") => say!("{records} on the way to their action again; `parked list` shows what fails again"),
+        (true, "retry") => say!("{records} {}; `{} list` shows what fails again", source.on_the_way(), source.command()),
         (true, _) => say!("dropped {records}"),
         (false, _) => {
             say!("asked to {verb} {records}; a running pipeline does it within a second, a stopped one when it is run next");

@@ -59,8 +59,8 @@ pub(super) fn edit(matches: &ArgMatches, source: &Source, id: ParkedId) -> Resul
         source.ask(&Ask::Retry { filter: Filter::of([id]), after: 0 })?;
     }
     match (source.is_running(), is_retried) {
-        (true, false) => say!("record {id} has its new row; `parked retry {id}` tries it again"),
-        (true, true) => say!("record {id} has its new row and is on the way to its action again"),
+        (true, false) => say!("record {id} has its new row; `{} retry {id}` tries it again", source.command()),
+        (true, true) => say!("record {id} has its new row and is tried again"),
         (false, _) => {
             let then = if is_retried { ", then retried" } else { "" };
             say!(

@@ -6,6 +6,8 @@
 
 mod bulk;
 mod edit;
+#[cfg(feature = "postgres")]
+pub(crate) mod queue;
 mod show;
 mod source;
 mod which;
@@ -18,43 +20,54 @@ use self::source::Source;
 use crate::commands::with_store;
 
 pub(crate) fn command(name: &str) -> Command {
+    let about = "Lists, shows, retries, edits and drops changes that were set aside";
+    let later = "A stopped pipeline does it when it is run next.";
+    with_verbs(Command::new("parked").about(about), &with_store, &format!("{name} parked"), later)
+}
+
+/// Adds what can be done with parked records. `place` adds the flags that say where they are, `call` is how the command is called.
+fn with_verbs(command: Command, place: &dyn Fn(Command) -> Command, call: &str, later: &str) -> Command {
     let flag = |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
     let json = || flag("json", "Print JSON, one record a line");
     let id =
         || Arg::new("id").value_name("ID").required(true).value_parser(value_parser!(ParkedId)).help("The record, by number");
     let bulk = |command: Command, verb: &str, done: &str| {
-        which::add(with_store(command))
+        which::add(place(command))
             .arg(flag("all", "All records"))
             .arg(flag("dry-run", "Only say how many records are meant"))
             .arg(Arg::new("yes").long("yes").short('y').action(ArgAction::SetTrue).help("Do not ask before many records"))
             .after_help(format!(
-                "Example: {name} parked {verb} --action receipt --error 503 --older-than 1h --yes\n{done} A stopped pipeline does it when it is \
-                 run next."
+                "Example: {call} {verb} --action receipt --error 503 --older-than 1h --yes\n{}",
+                [done, later].join(" ").trim()
             ))
     };
-    Command::new("parked")
-        .about("Lists, shows, retries, edits and drops changes that were set aside")
+    command
         .subcommand_required(true)
         .arg_required_else_help(true)
         .after_help(format!(
-            "Examples:\n  {name} parked list --action receipt --error 422\n  {name} parked show 17\n  {name} parked retry 17 18\n  \
-             {name} parked edit 17 --row '{{\"amount\":10}}' --retry\n  {name} parked drop --older-than 30d --yes"
+            "Examples:\n  {call} list --action receipt --error 422\n  {call} show 17\n  {call} retry 17 18\n  \
+             {call} edit 17 --row '{{\"amount\":10}}' --retry\n  {call} drop --older-than 30d --yes"
         ))
         .subcommand(
-            which::add(with_store(Command::new("list")))
+            which::add(place(Command::new("list")))
                 .about("Lists what is parked")
                 .arg(
-                    Arg::new("limit").long("limit").value_name("N").default_value("50").value_parser(value_parser!(usize)).help("At most so many"),
+                    Arg::new("limit")
+                        .long("limit")
+                        .value_name("N")
+                        .default_value("50")
+                        .value_parser(value_parser!(usize))
+                        .help("At most so many"),
                 )
                 .arg(json())
-                .after_help(format!("Example: {name} parked list --cause failed --newer-than 1h")),
+                .after_help(format!("Example: {call} list --cause failed --newer-than 1h")),
         )
         .subcommand(
-            with_store(Command::new("show"))
+            place(Command::new("show"))
                 .about("Shows one record whole: cause, attempts, response, change")
                 .arg(id())
                 .arg(json())
-                .after_help(format!("Example: {name} parked show 17")),
+                .after_help(format!("Example: {call} show 17")),
         )
         .subcommand(bulk(
             Command::new("retry").about("Tries records again"),
@@ -62,14 +75,14 @@ pub(crate) fn command(name: &str) -> Command {
             "Records that come back by themselves (overflow, held) and lines that are no changes are left out.",
         ))
         .subcommand(
-            with_store(Command::new("edit"))
+            place(Command::new("edit"))
                 .about("Gives the change of a record another row, a JSON object; its id, key and place stay")
                 .arg(id())
                 .arg(Arg::new("row").long("row").value_name("JSON").conflicts_with("file").help("The row"))
                 .arg(Arg::new("file").long("file").value_name("FILE").help("The file that holds the row; - is standard input"))
                 .arg(flag("retry", "Try it again at once"))
                 .after_help(format!(
-                    "Without --row or --file the row opens in $VISUAL or $EDITOR.\nExamples:\n  {name} parked edit 17\n  {name} parked edit 17 \
+                    "Without --row or --file the row opens in $VISUAL or $EDITOR.\nExamples:\n  {call} edit 17\n  {call} edit 17 \
                      --row '{{\"amount\":10}}' --retry"
                 )),
         )
@@ -82,16 +95,19 @@ pub(crate) fn command(name: &str) -> Command {
 
 pub(crate) fn run(name: &str, matches: &ArgMatches) -> Result {
     let Some((verb, matches)) = matches.subcommand() else { return Ok(()) };
-    let source = Source::find(name, matches)?;
+    carry_out(verb, matches, &Source::find(name, matches)?)
+}
+
+fn carry_out(verb: &str, matches: &ArgMatches, source: &Source) -> Result {
     let id = || matches.get_one::<ParkedId>("id").copied().unwrap_or_default();
     match verb {
-        "list" => show::list(name, matches, &source),
-        "show" => show::one(&source, id(), matches.get_flag("json")),
-        "edit" => edit::edit(matches, &source, id()),
-        verb => bulk::carry_out(verb, matches, &source),
+        "list" => show::list(matches, source),
+        "show" => show::one(source, id(), matches.get_flag("json")),
+        "edit" => edit::edit(matches, source, id()),
+        verb => bulk::carry_out(verb, matches, source),
     }
 }
 
 fn unknown(id: ParkedId) -> Error {
-    Error::stop(format!("nothing is parked under {id}; `parked list` shows what is"))
+    Error::stop(format!("nothing is parked under {id}; `list` shows what is"))
 }

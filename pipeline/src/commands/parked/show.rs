@@ -7,13 +7,13 @@ use highwater_operators::{Error, Result};
 use super::source::Source;
 use super::which;
 use crate::clerk::ask::{Ask, LISTED_MAX, Record};
-use crate::commands::{counted, same_store, shorten, table};
+use crate::commands::{counted, shorten, table};
 use crate::report::count;
 
 /// Tables are not wider than this, for keys and ids of usual length.
 const WIDTH: usize = 108;
 
-pub(super) fn list(name: &str, matches: &ArgMatches, source: &Source) -> Result {
+pub(super) fn list(matches: &ArgMatches, source: &Source) -> Result {
     let filter = which::filter(matches);
     let is_json = matches.get_flag("json");
     let limit = matches.get_one::<usize>("limit").copied().unwrap_or(50);
@@ -35,7 +35,7 @@ pub(super) fn list(name: &str, matches: &ArgMatches, source: &Source) -> Result 
     if shown.is_empty() {
         match filter.is_all() {
             true => say!("nothing is parked"),
-            false => say!("nothing that is parked is meant by this; `parked list` alone shows all"),
+            false => say!("nothing that is parked is meant by this; `{} list` alone shows all", source.command()),
         }
         return Ok(());
     }
@@ -51,8 +51,8 @@ pub(super) fn list(name: &str, matches: &ArgMatches, source: &Source) -> Result 
             say!("and {} more; --limit {all} shows them", count(all - listed as u64));
         }
     }
-    let at = same_store(matches);
-    say!("`{name} parked show ID{at}` shows one whole; `retry`, `edit` and `drop` settle it");
+    let call = source.call(matches);
+    say!("`{call}` shows one whole; `retry`, `edit` and `drop` settle it");
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use highwater_operators::{Error, Result};
 
 use super::unknown;
 use crate::clerk::ask::{Answer, Ask, Record};
-use crate::commands::{inspect, store_of};
+use crate::commands::{inspect, same_store, store_of};
 use crate::monitor::notice::Notice;
 use crate::monitor::parked::PATH;
 
@@ -25,9 +25,12 @@ const PAGE: usize = 1_000;
 /// Who is asked.
 pub(super) enum Source {
     /// The monitor of the running pipeline.
-    Running { agent: ureq::Agent, url: String, token: String },
+    Running { name: String, agent: ureq::Agent, url: String, token: String },
     /// The checkpoint store: nobody answers, or nobody runs.
-    Store { inspection: Box<dyn Inspect>, letters: Arc<dyn Letters> },
+    Store { name: String, inspection: Box<dyn Inspect>, letters: Arc<dyn Letters> },
+    /// A queue of jobs.
+    #[cfg(feature = "postgres")]
+    Queue(super::queue::Queue),
 }
 
 impl Source {
@@ -37,26 +40,56 @@ impl Source {
         if let Some(notice) = Notice::read(&*letters).filter(|notice| !notice.token.is_empty()) {
             let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).proxy(None).http_status_as_error(false);
             let url = format!("{}/{PATH}", notice.url.trim_end_matches('/'));
-            let running = Source::Running { agent: config.build().new_agent(), url, token: notice.token };
+            let name = name.to_owned();
+            let running = Source::Running { name, agent: config.build().new_agent(), url, token: notice.token };
             // A notice may be of a run that was killed; then nobody is there, or another program.
             if running.ask(&Ask::Count { filter: Filter::of([0]), after: 0 }).is_ok() {
                 return Ok(running);
             }
         }
         let (_, inspection) = inspect(name, matches)?;
-        Ok(Source::Store { inspection, letters })
+        Ok(Source::Store { name: name.to_owned(), inspection, letters })
     }
 
-    /// Whether the pipeline runs, and does at once what it is asked.
+    /// Whether what is asked is done at once.
     pub(super) fn is_running(&self) -> bool {
-        matches!(self, Source::Running { .. })
+        !matches!(self, Source::Store { .. })
+    }
+
+    /// The command that asks.
+    pub(super) fn command(&self) -> &'static str {
+        match self {
+            Source::Running { .. } | Source::Store { .. } => "parked",
+            #[cfg(feature = "postgres")]
+            Source::Queue(_) => "jobs",
+        }
+    }
+
+    /// What becomes of records that are retried.
+    pub(super) fn on_the_way(&self) -> &'static str {
+        match self {
+            Source::Running { .. } | Source::Store { .. } => "on the way to their action again",
+            #[cfg(feature = "postgres")]
+            Source::Queue(_) => "in the queue again",
+        }
+    }
+
+    /// How one record is shown, as a command.
+    pub(super) fn call(&self, matches: &ArgMatches) -> String {
+        match self {
+            Source::Running { name, .. } | Source::Store { name, .. } => format!("{name} parked show ID{}", same_store(matches)),
+            #[cfg(feature = "postgres")]
+            Source::Queue(queue) => format!("highwater jobs show ID{}", queue.flags()),
+        }
     }
 
     /// Asks for one slice of work.
     pub(super) fn ask(&self, ask: &Ask) -> Result<Answer> {
         match self {
-            Source::Running { agent, url, token } => post(agent, url, token, ask),
-            Source::Store { inspection, letters } => match ask {
+            Source::Running { agent, url, token, .. } => post(agent, url, token, ask),
+            #[cfg(feature = "postgres")]
+            Source::Queue(queue) => queue.ask(ask),
+            Source::Store { inspection, letters, .. } => match ask {
                 Ask::List { filter, after, most, whole } => list(&**inspection, &**letters, filter, *after, *most, *whole),
                 Ask::Count { filter, after } => count(&**inspection, filter, *after),
                 Ask::Retry { filter, .. } => leave(&**inspection, &**letters, filter, true),

@@ -97,9 +97,8 @@ impl PostgresJobStore {
     }
 
     async fn enqueue_all(&self, jobs: &[NewJob]) -> Result<Vec<Enqueued>> {
-        let contents: Vec<Content> = jobs.iter().map(|job| job::decode(&job.body)).collect::<Result<_>>()?;
         let ids: Vec<&str> = jobs.iter().map(|job| &*job.id).collect();
-        let actions: Vec<&str> = contents.iter().map(|content| &*content.action).collect();
+        let actions: Vec<&str> = jobs.iter().map(|job| &*job.action).collect();
         let lanes: Vec<Option<&str>> = jobs.iter().map(|job| job.lane.as_ref().map(|lane| &*lane.key)).collect();
         let hold: Vec<bool> = jobs.iter().map(|job| job.lane.as_ref().is_some_and(|lane| lane.hold)).collect();
         let delays: Vec<i64> = jobs.iter().map(|job| micros(job.delay)).collect();

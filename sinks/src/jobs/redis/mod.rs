@@ -213,12 +213,15 @@ impl JobStore for RedisJobStore {
                     invocation.arg(after).arg(most);
                 })
                 .await?;
-            let parked = |three: &[Value]| {
-                let (number, body, why): (u64, Vec<u8>, String) = from(three)?;
+            let mut values = answer.into_iter();
+            let mut parked = Vec::new();
+            while let (Some(number), Some(body), Some(why)) =
+                (next::<u64>(&mut values), next::<Vec<u8>>(&mut values), next::<String>(&mut values))
+            {
                 let (at_ms, why) = why.split_once(' ').unwrap_or_default();
-                Some(job::parked(number, &body, reason(why), at_ms.parse().unwrap_or_default()))
-            };
-            Ok(answer.chunks(3).filter_map(parked).collect())
+                parked.push(job::parked(number, &body, reason(why), at_ms.parse().unwrap_or_default()));
+            }
+            Ok(parked)
         })
     }
 
@@ -311,18 +314,20 @@ fn reason(why: &str) -> Reason {
 
 /// What the script that takes has answered.
 fn taken(answer: Vec<Value>) -> Option<Taken> {
-    let (next, jobs) = answer.split_first()?;
-    let next: i64 = i64::from_redis_value(next.clone()).ok()?;
-    let leased = |five: &[Value]| {
-        let (number, fence, attempt, returned, body): (u64, u64, u32, bool, Bytes) = from(five)?;
-        Some(Leased { claim: Claim { number, fence }, attempt, returned, body })
-    };
-    let jobs = jobs.chunks(5).map(leased).collect::<Option<Vec<Leased>>>()?;
-    Some(Taken { jobs, next: u64::try_from(next).ok().map(Duration::from_millis) })
+    let mut jobs = Vec::with_capacity(answer.len() / 5);
+    let mut values = answer.into_iter();
+    let wait: i64 = next(&mut values)?;
+    while values.len() > 0 {
+        let claim = Claim { number: next(&mut values)?, fence: next(&mut values)? };
+        let (attempt, returned, body) = (next(&mut values)?, next(&mut values)?, next(&mut values)?);
+        jobs.push(Leased { claim, attempt, returned, body });
+    }
+    Some(Taken { jobs, next: u64::try_from(wait).ok().map(Duration::from_millis) })
 }
 
-fn from<T: FromRedisValue>(values: &[Value]) -> Option<T> {
-    T::from_redis_value(Value::Array(values.to_vec())).ok()
+/// The next of an answer's values.
+fn next<T: FromRedisValue>(values: &mut std::vec::IntoIter<Value>) -> Option<T> {
+    T::from_redis_value(values.next()?).ok()
 }
 
 /// Whole milliseconds that are not less.

@@ -12,7 +12,7 @@ use highwater_operators::{Error, ErrorKind, Result};
 use super::Pool;
 use super::held::Held;
 use crate::jobs::figures::add;
-use crate::jobs::job::{Job, decode};
+use crate::jobs::job::Job;
 use crate::jobs::store::{Fate, Reason};
 
 /// When to come back if nothing was asked and nobody says when.
@@ -45,8 +45,8 @@ impl Pool {
 
     /// Why a job is not to be tried at all.
     fn unfit(&self, held: &Held) -> Option<(Cause, Error)> {
-        if let Err(error) = decode(&held.leased.body) {
-            return Some((Cause::Failed, error));
+        if let Some(error) = &held.unreadable {
+            return Some((Cause::Failed, error.in_words()));
         }
         let most = self.settings.attempts;
         (held.leased.attempt > most).then(|| {

@@ -33,8 +33,9 @@ struct State {
     held: HashMap<Claim, Arc<Held>>,
     running: usize,
     said: Vec<Settlement>,
-    /// What a job takes of late, on average.
+    /// What a job takes of late, on average, and how large it is.
     mean: Option<Duration>,
+    mean_bytes: usize,
     pause: Option<Instant>,
     is_ended: bool,
     is_closed: bool,
@@ -44,6 +45,9 @@ struct State {
 /// Jobs are taken ahead of the workers for so much of their time: long enough to hide the way to the store and back, short enough that no
 /// job waits here while another process has nothing to do.
 const AHEAD: Duration = Duration::from_millis(100);
+
+/// Bytes of jobs that are taken ahead, about.
+const AHEAD_BYTES: usize = 16 << 20;
 
 impl Desk {
     pub(super) fn new(workers: usize) -> Self {
@@ -71,7 +75,8 @@ impl Desk {
     fn ahead(&self, state: &State) -> usize {
         let Some(mean) = state.mean else { return 0 };
         let each = mean.as_secs_f64().max(1e-6);
-        ((self.workers as f64 * AHEAD.as_secs_f64() / each) as usize).min(2 * BATCH_MAX)
+        let by_time = (self.workers as f64 * AHEAD.as_secs_f64() / each) as usize;
+        by_time.min(2 * BATCH_MAX).min(AHEAD_BYTES / state.mean_bytes.max(1))
     }
 
     /// Waits until there may be room.
@@ -104,6 +109,9 @@ impl Desk {
         let mut state = self.state.lock();
         for job in &jobs {
             state.held.insert(job.claim(), job.clone());
+        }
+        if let Some(mean) = jobs.iter().map(|job| job.leased.body.len()).sum::<usize>().checked_div(jobs.len()) {
+            state.mean_bytes = mean.max(state.mean_bytes / 2);
         }
         if state.is_ended {
             state.said.extend(jobs.iter().map(|job| job.settled(Fate::Released(Duration::ZERO))));

@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use highwater_operators::Error;
 use highwater_operators::clock::since_boot;
 use tokio::sync::Notify;
 
-use crate::jobs::job::Content;
+use crate::jobs::job::{Content, decode, unreadable};
 use crate::jobs::store::{Claim, Fate, Leased, Settlement};
 
 /// A job that this process holds.
@@ -14,14 +15,21 @@ use crate::jobs::store::{Claim, Fate, Leased, Settlement};
 pub(in crate::jobs) struct Held {
     pub leased: Leased,
     pub content: Content,
+    /// Why it cannot be done, if its bytes are damaged.
+    pub unreadable: Option<Error>,
     /// Until when, in nanoseconds since boot. Reckoned from before the store was asked, so that it ends here before it ends there.
     until: AtomicU64,
     ended: Notify,
 }
 
 impl Held {
-    pub(super) fn new(leased: Leased, content: Content, until: u64) -> Self {
-        Held { leased, content, until: AtomicU64::new(until), ended: Notify::new() }
+    pub(super) fn new(leased: Leased, until: u64) -> Self {
+        let (content, unreadable) = match decode(&leased.body) {
+            Ok(content) => (content, None),
+            // Whoever gets it parks it.
+            Err(error) => (unreadable(leased.claim.number), Some(error)),
+        };
+        Held { leased, content, unreadable, until: AtomicU64::new(until), ended: Notify::new() }
     }
 
     pub(in crate::jobs) fn claim(&self) -> Claim {

@@ -9,7 +9,6 @@ use highwater_operators::{Error, ErrorKind, Result};
 use super::Pool;
 use super::held::Held;
 use super::settle::AWAY;
-use crate::jobs::job::{decode, unreadable};
 use crate::jobs::store::Taken;
 
 /// How often is looked whether there are jobs of which nothing was heard.
@@ -59,12 +58,7 @@ impl Pool {
         let until = asked_at + self.settings.lease.as_nanos() as u64;
         let is_short = jobs.len() < room;
         let is_none = jobs.is_empty();
-        let held = jobs.into_iter().map(|leased| {
-            // What cannot be read is parked by the worker that gets it.
-            let content = decode(&leased.body).unwrap_or_else(|_| unreadable(leased.claim.number));
-            Arc::new(Held::new(leased, content, until))
-        });
-        self.desk.lay_down(held.collect());
+        self.desk.lay_down(jobs.into_iter().map(|leased| Arc::new(Held::new(leased, until))).collect());
         if is_none && self.until_empty && self.desk.is_empty() && self.is_done().await? {
             self.desk.end(None);
         } else if is_short {
