@@ -135,7 +135,8 @@ pub const TABLE_MISSING: Metric =
 /// Duplicates.
 pub const DUPLICATES: Metric = metric("highwater_duplicates_total", C, "", OPERATOR, "Changes dropped as duplicates");
 /// Ids that are remembered.
-pub const DEDUP_IDS: Metric = metric("highwater_dedup_ids", G, "", OPERATOR, "Ids that dedup remembers in memory, over all workers");
+pub const DEDUP_IDS: Metric =
+    metric("highwater_dedup_ids", G, "", OPERATOR, "Ids that dedup remembers in memory, over all workers");
 /// Ids that Redis was asked about.
 pub const DEDUP_ASKED: Metric =
     metric("highwater_dedup_asked_total", C, "", OPERATOR, "Ids that dedup has asked Redis about, and that were answered");

@@ -17,6 +17,7 @@ use highwater::operators::ingest::{Batch, Partition, Read, Reader, Rejected, Sou
 use highwater::operators::metrics::{ALL, Kind};
 use highwater::operators::pools::{self, PoolStatus, Shown};
 use highwater::operators::postgres::{Pool, PoolConfig};
+use highwater::operators::testing::redis::Server;
 use highwater::operators::{Position, ResumeToken};
 use highwater::prelude::*;
 use highwater::run::Control;
@@ -146,6 +147,8 @@ fn every_metric_of_the_list_is_really_updated() {
     let data = folder.path().join("data");
     let door = Arc::new(Semaphore::new(300));
     let (shut, out) = (door.clone(), folder.path().join("out"));
+    let redis = Server::start().unwrap();
+    let in_redis = redis.url().reveal().to_owned();
     let build = support::build(move |flow| {
         let door = shut.clone();
         let customers = Lookup::by("customer")
@@ -158,7 +161,8 @@ fn every_metric_of_the_list_is_really_updated() {
             }))
             .attempts(100)
             .backoff(millis(1), millis(2))
-            .cache(Cache::lru(10).ttl(millis(20)));
+            .cache(Cache::lru(10).ttl(millis(20)))
+            .shared_cache(RedisCache::at(&in_redis).ttl(millis(500)));
         let calls = run(move |change| {
             let door = door.clone();
             async move {
@@ -176,6 +180,7 @@ fn every_metric_of_the_list_is_really_updated() {
         });
         flow.source(Endless)
             .dedup(Dedup::latest(1_000))
+            .dedup(Dedup::within(hours(1)).in_redis(&in_redis))
             .lookup("customer", customers)
             .fan_out([
                 action("calls", calls).when(|change| !change.id().ends_with('5')).backoff(millis(300), millis(300)).attempts(2),
@@ -195,6 +200,7 @@ fn every_metric_of_the_list_is_really_updated() {
     let running = support::start(&settings, &build, Control::default());
     let url = web::monitor(&data);
     let mut seen = std::collections::BTreeSet::new();
+    let mut killed = std::time::Instant::now();
     web::wait("a value for each metric", || {
         let (code, text) = web::get(&format!("{url}/metrics"));
         assert_eq!(code, 200, "{text}");
@@ -206,6 +212,14 @@ fn every_metric_of_the_list_is_really_updated() {
             });
             if is_there {
                 seen.insert(metric.name);
+            }
+        }
+        // Redis is away for a while, and has forgotten everything when it is back.
+        if killed.elapsed() > seconds(2) {
+            killed = std::time::Instant::now();
+            match redis.pid() {
+                Some(_) => redis.kill().unwrap(),
+                None => redis.start_again().unwrap(),
             }
         }
         // The door stands open a crack, so that something moves while something waits.
@@ -221,6 +235,7 @@ fn every_metric_of_the_list_is_really_updated() {
         missing.is_empty().then_some(())
     });
     door.add_permits(1_000_000);
+    redis.start_again().unwrap();
     running.control.stop();
     running.control.stop();
     running.end().expect("a run that is stopped ends without an error");
