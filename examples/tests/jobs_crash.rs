@@ -218,7 +218,7 @@ fn check(came: &[Request], jobs: u64) -> Found {
         match fences.get(&n).copied() {
             None => {
                 let key = latest.entry(n % KEYS).or_default();
-                assert!(n % 2 == 0 || *key <= n, "job {n} came first after job {key} of its key");
+                assert!(n.is_multiple_of(2) || *key <= n, "job {n} came first after job {key} of its key");
                 if n % 2 == 1 {
                     *key = n;
                 }
