@@ -254,3 +254,12 @@ fn table(jobs: u64, made: &Blows, found: &Found, took: Duration) -> Table {
 fn setting<T: std::str::FromStr>(name: &str, default: impl FnOnce() -> T) -> T {
     env::var(name).map_or_else(|_| default(), |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
+
+#[test]
+fn alone_it_shows_itself_on_a_redis_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = Example::built("job_worker", folder.path()).succeed(&["--report", "json"]);
+    let (jobs, report): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| line.starts_with("job "));
+    assert_eq!(jobs.len(), 200);
+    assert!(report.len() == 1 && report[0].contains(r#""finished":200"#), "{report:?}");
+}
