@@ -218,7 +218,7 @@ fn check(came: &[Request], jobs: u64) -> Found {
         match fences.get(&n).copied() {
             None => {
                 let key = latest.entry(n % KEYS).or_default();
-                assert!(n % 2 == 0 || *key <= n, "job {n} came first after job {key} of its key");
+                assert!(n.is_multiple_of(2) || *key <= n, "job {n} came first after job {key} of its key");
                 if n % 2 == 1 {
                     *key = n;
                 }
@@ -253,4 +253,13 @@ fn table(jobs: u64, made: &Blows, found: &Found, took: Duration) -> Table {
 
 fn setting<T: std::str::FromStr>(name: &str, default: impl FnOnce() -> T) -> T {
     env::var(name).map_or_else(|_| default(), |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+#[test]
+fn alone_it_shows_itself_on_a_redis_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let said = Example::built("job_worker", folder.path()).succeed(&["--report", "json"]);
+    let (jobs, report): (Vec<&str>, Vec<&str>) = said.lines().partition(|line| line.starts_with("job "));
+    assert_eq!(jobs.len(), 200);
+    assert!(report.len() == 1 && report[0].contains(r#""finished":200"#), "{report:?}");
 }

@@ -1,11 +1,12 @@
 //! What a process has done with a queue, and how the queue stands, for whoever watches.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use highwater_operators::queues::{self, Done, QueueStatus, Shown};
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 
 use super::store::{Counts, Enqueued, JobStore, Leased};
 
@@ -26,7 +27,8 @@ pub(super) struct Figures {
     pub refused: AtomicU64,
     pub lost: AtomicU64,
     counts: Mutex<Counts>,
-    watched: AtomicBool,
+    /// Who counts. It may have ended with the runtime it was started on.
+    watch: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Figures {
@@ -59,8 +61,9 @@ impl Figures {
 
     /// Has it counted how the queue stands, from now on and for as long as both are there.
     pub(super) fn watch(self: &Arc<Self>, store: &Arc<dyn JobStore>) {
-        if !self.watched.swap(true, Ordering::Relaxed) {
-            tokio::spawn(watch(Arc::downgrade(self), Arc::downgrade(store)));
+        let mut counts = self.watch.lock();
+        if counts.as_ref().is_none_or(JoinHandle::is_finished) {
+            *counts = Some(tokio::spawn(watch(Arc::downgrade(self), Arc::downgrade(store))));
         }
     }
 

@@ -195,7 +195,8 @@ async fn who_cannot_renew_stops_acting_before_another_begins() {
     let faulty = Faulty::new(store.clone(), 0.0, 0);
     faulty.renews_nothing.store(true, Ordering::Relaxed);
     let lease = Duration::from_millis(200);
-    let (cut_off, healthy) = (JobQueue::in_store(faulty, 1).lease(lease), JobQueue::in_store(store, 1).lease(lease));
+    let (cut_off, healthy) =
+        (JobQueue::in_store(faulty, 1).lease(lease).attempts(10_000), JobQueue::in_store(store, 1).lease(lease).attempts(10_000));
     put(&healthy, 1).await;
     // Each notes its fence every millisecond, the first for ever.
     let acts: Arc<Mutex<Vec<u64>>> = Arc::default();
@@ -217,7 +218,8 @@ async fn who_cannot_renew_stops_acting_before_another_begins() {
         tokio::task::yield_now().await;
     }
     let done = healthy.work(act(50)).until_empty().until(std::future::pending()).await.unwrap();
-    assert_eq!((done.finished, done.returned), (1, 1));
+    // Who was cut off may have taken it again in between, for another while.
+    assert!(done.finished == 1 && done.returned >= 1, "{done:?}");
     let acts = acts.lock().clone();
     assert!(acts.is_sorted() && acts.first() < acts.last(), "{acts:?}");
     assert!(!first.is_finished(), "it goes on to look for jobs");
