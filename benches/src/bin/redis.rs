@@ -7,7 +7,7 @@ use clap::Parser;
 use comfy_table::{Table, presets};
 use highwater::operators::change::Found;
 use highwater::operators::redis::{Connection, Url};
-use highwater::operators::testing::redis::{Keeps, Server, Settings as RedisSettings};
+use highwater::operators::testing::redis::{Keeps, Settings as RedisSettings};
 use highwater::prelude::*;
 use highwater::run::{Control, run as run_pipeline};
 use highwater::settings::Settings;
@@ -84,7 +84,7 @@ fn seen(flags: &Flags, url: &Url, changes: &Arc<Changes>) -> Outcome<f64> {
     let build: highwater::run::Build = Arc::new(move |flow: &Flow<'_>| {
         let nothing = action(
             "nothing",
-            batch(|changes: &[Delivery]| {
+            batch(|changes: Vec<Delivery>| {
                 let done = changes.iter().map(|_| Ok(())).collect();
                 async move { done }
             }),
@@ -130,7 +130,7 @@ fn bare_seen(runtime: &Runtime, url: &Url, ids: u64) -> Outcome<f64> {
         for last in under_way {
             std::hint::black_box(last.await??);
         }
-        highwater::Result::Ok(began.elapsed().as_secs_f64())
+        Ok::<f64, highwater::Error>(began.elapsed().as_secs_f64())
     };
     Ok(runtime.block_on(asked).map_err(|error| error.to_string())?)
 }
@@ -169,14 +169,16 @@ impl Rows {
             let began = Instant::now();
             for keys in self.keys.chunks(batch) {
                 let mut mget = cmd("MGET");
-                keys.iter().for_each(|key| drop(mget.arg(format!("highwater:cache:bench:{key}"))));
+                for key in keys {
+                    mget.arg(format!("highwater:cache:bench:{key}"));
+                }
                 let values: Vec<Value> = connection.query("asking", &mget).await?;
                 if values.len() != keys.len() || values.contains(&Value::Nil) {
                     return Err(highwater::Error::stop("a row is missing"));
                 }
                 std::hint::black_box(values);
             }
-            Ok(began.elapsed().as_secs_f64())
+            Ok::<f64, highwater::Error>(began.elapsed().as_secs_f64())
         };
         Ok(runtime.block_on(asked).map_err(|error| error.to_string())?)
     }
