@@ -17,6 +17,7 @@ use highwater::operators::ingest::{Batch, Partition, Read, Reader, Rejected, Sou
 use highwater::operators::metrics::{ALL, Kind};
 use highwater::operators::pools::{self, PoolStatus, Shown};
 use highwater::operators::postgres::{Pool, PoolConfig};
+use highwater::operators::queues::{self, Done, QueueStatus};
 use highwater::operators::testing::redis::Server;
 use highwater::operators::{Position, ResumeToken};
 use highwater::prelude::*;
@@ -130,6 +131,21 @@ fn guard_that_refuses() -> impl Sized {
     (pool, guard, under_way)
 }
 
+/// A queue of which everything has happened.
+fn queue_in_every_state() -> Arc<dyn queues::Shown> {
+    struct Busy;
+    impl queues::Shown for Busy {
+        fn status(&self) -> QueueStatus {
+            let (enqueued, known, taken, returned) = (9, 8, 7, 6);
+            let done = Done { enqueued, known, taken, returned, finished: 5, retried: 4, parked: 3, refused: 2, lost: 1 };
+            QueueStatus { depth: 4, age: seconds(3), in_flight: 2, parked: 1, done }
+        }
+    }
+    let queue: Arc<dyn queues::Shown> = Arc::new(Busy);
+    queues::show("busy", Arc::downgrade(&queue));
+    queue
+}
+
 /// Ends its tasks without waiting for them.
 struct Kept(Option<tokio::runtime::Runtime>);
 
@@ -197,6 +213,7 @@ fn every_metric_of_the_list_is_really_updated() {
 
     let _pool = pool_in_every_state();
     let _guard = guard_that_refuses();
+    let _queue = queue_in_every_state();
     let running = support::start(&settings, &build, Control::default());
     let url = web::monitor(&data);
     let mut seen = std::collections::BTreeSet::new();

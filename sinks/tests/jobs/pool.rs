@@ -254,6 +254,28 @@ async fn a_job_that_kills_its_workers_is_parked_in_the_end() {
     assert!(parked[0].error.contains("all 3 attempts"), "{}", parked[0].error);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_in_it_and_what_was_done_with_it_can_be_watched() {
+    let (_, queue) = in_memory();
+    let queue = queue.name("watched");
+    put(&queue, 3).await;
+    let seen = || highwater_operators::queues::all().get("watched").copied().unwrap_or_default();
+    // How it stands is counted every two seconds.
+    while seen().depth < 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!((seen().done.enqueued, seen().in_flight, seen().parked), (3, 0, 0));
+    let workers = queue.work(run(|change| async move { if change.id() == "j0" { Err(Error::park("no")) } else { Ok(()) } }));
+    workers.until_empty().until(std::future::pending()).await.unwrap();
+    while seen().depth > 0 || seen().parked < 1 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let done = seen().done;
+    assert_eq!((done.taken, done.finished, done.parked, done.returned), (3, 2, 1, 0));
+    drop(queue);
+    assert_eq!(seen().done.taken, 0, "it is shown for as long as it is there");
+}
+
 #[tokio::test]
 async fn mistakes_are_told_before_anything_is_taken() {
     let (_, queue) = in_memory();

@@ -59,7 +59,7 @@ fn named(verb: &str, filter: &Filter, source: &Source) -> Result<u64> {
         found.extend(answer.records.iter().map(|record| record.id));
     }
     match filter.ids.iter().find(|id| !found.contains(id)) {
-        Some(id) => Err(unknown(*id)),
+        Some(id) => Err(unknown(source.command(), *id)),
         None => Ok(found.len() as u64),
     }
 }

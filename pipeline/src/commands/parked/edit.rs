@@ -43,7 +43,7 @@ pub(super) fn edit(matches: &ArgMatches, source: &Source, id: ParkedId) -> Resul
         return Err(Error::stop(format!("record {id} stays as it was: {why}")));
     }
     match answer {
-        answer if answer.meant == 0 => return Err(unknown(id)),
+        answer if answer.meant == 0 => return Err(unknown(source.command(), id)),
         answer if answer.ended > 0 => {
             return Err(Error::stop(format!(
                 "record {id} stays as it was: its source is read to its end in this run; ask again when it is run next"

@@ -108,6 +108,6 @@ fn carry_out(verb: &str, matches: &ArgMatches, source: &Source) -> Result {
     }
 }
 
-fn unknown(id: ParkedId) -> Error {
-    Error::stop(format!("nothing is parked under {id}; `list` shows what is"))
+fn unknown(command: &str, id: ParkedId) -> Error {
+    Error::stop(format!("nothing is parked under {id}; `{command} list` shows what is"))
 }

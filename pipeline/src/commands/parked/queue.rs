@@ -145,7 +145,7 @@ impl Queue {
 
     fn edit(&self, id: ParkedId, row: &str) -> Result<Answer> {
         let page = self.runtime.block_on(self.store.parked(id.saturating_sub(1), 1))?;
-        let parked = page.into_iter().find(|parked| parked.id == id).ok_or_else(|| unknown(id))?;
+        let parked = page.into_iter().find(|parked| parked.id == id).ok_or_else(|| unknown("jobs", id))?;
         let change = match edited(&parked, row) {
             Ok(edited) => edited.change,
             Err(why) => return Ok(Answer { meant: 1, refused: Some(why), ..Answer::default() }),

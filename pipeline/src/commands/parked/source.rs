@@ -95,7 +95,7 @@ impl Source {
                 Ask::Retry { filter, .. } => leave(&**inspection, &**letters, filter, true),
                 Ask::Drop { filter, .. } => leave(&**inspection, &**letters, filter, false),
                 Ask::Edit { id, row } => {
-                    let parked = inspection.parked(*id)?.ok_or_else(|| unknown(*id))?;
+                    let parked = inspection.parked(*id)?.ok_or_else(|| unknown("parked", *id))?;
                     if let Err(why) = edited(&parked, row) {
                         return Ok(Answer { meant: 1, refused: Some(why), ..Answer::default() });
                     }
@@ -109,7 +109,7 @@ impl Source {
     /// One record, whole.
     pub(super) fn record(&self, id: ParkedId) -> Result<Record> {
         let ask = Ask::List { filter: Filter::of([id]), after: 0, most: 1, whole: true };
-        self.ask(&ask)?.records.pop().ok_or_else(|| unknown(id))
+        self.ask(&ask)?.records.pop().ok_or_else(|| unknown(self.command(), id))
     }
 }
 
