@@ -65,9 +65,9 @@ pub mod prelude {
         operation, table,
     };
     pub use highwater_operators::dedup::Dedup;
-    pub use highwater_operators::lookup::table::TableLookup;
     #[cfg(feature = "redis")]
     pub use highwater_operators::lookup::RedisCache;
+    pub use highwater_operators::lookup::table::TableLookup;
     pub use highwater_operators::lookup::{Cache, Lookup, load};
     pub use highwater_operators::parked::Schedule;
     pub use highwater_operators::row::Fields;

@@ -65,6 +65,21 @@ impl Copy {
     }
 }
 
+/// A server has a hundred slots, and there may be more seeds.
+impl Drop for Copy {
+    fn drop(&mut self) {
+        let slots = "from pg_replication_slots where database = current_database()";
+        let began = Instant::now();
+        while !std::thread::panicking()
+            && began.elapsed() < DEADLINE
+            && self.source.sql(&format!("select pg_drop_replication_slot(slot_name) {slots}")).is_err()
+        {
+            // Its last reader's session is about to end.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 /// What differs in a table, by the text of its columns.
 fn different(source: &Database, target: &Database, table: &str) -> Option<String> {
     let all = format!("set timezone = 'UTC'; set extra_float_digits = 1; select * from {table} t order by t::text");
