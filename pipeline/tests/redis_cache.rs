@@ -20,8 +20,11 @@ struct Shop {
     build: Build,
     /// Keys asked for at the origin.
     loaded: Arc<AtomicU64>,
-    found: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    found: Arc<Mutex<Vec<Looked>>>,
 }
+
+/// The id of a change, and the tier that was found for it.
+type Looked = (String, Option<String>);
 
 fn shop(cache: RedisCache) -> Shop {
     let (loaded, found) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Vec<_>>>::default());

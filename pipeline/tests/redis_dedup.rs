@@ -142,7 +142,7 @@ fn twice(ids: usize, apart: usize) -> Input {
             items.push(item(n - apart));
         }
     }
-    Input::of(items.into_iter())
+    Input::of(items)
 }
 
 /// A pipeline with one action that records ids; a moment's wait each, so that there is something to interrupt.
