@@ -105,7 +105,6 @@ impl Server {
             format!("appendfsync {fsync}"),
             "daemonize no".to_owned(),
             // For tests that ask what this one may do.
-            "enable-debug-command local".to_owned(),
         ];
         if self.settings.tls {
             lines.push(format!("tls-port {tls}"));
