@@ -13,13 +13,13 @@ use highwater::operators::clock::Clock;
 use highwater::operators::guard::{Failure, Guard, GuardConfig};
 use highwater::operators::in_flight::InFlight;
 use highwater::operators::ingest::source::PartitionName;
-use highwater::operators::ingest::{Batch, Partition, Read, Reader, Rejected, Source};
+use highwater::operators::ingest::{Batch, OrderOf, Partition, Read, Reader, Rejected, Source};
 use highwater::operators::metrics::{ALL, Kind};
 use highwater::operators::pools::{self, PoolStatus, Shown};
 use highwater::operators::postgres::{Pool, PoolConfig};
 use highwater::operators::queues::{self, Done, QueueStatus};
 use highwater::operators::testing::redis::Server;
-use highwater::operators::{Position, ResumeToken};
+use highwater::operators::{Order, Position, ResumeToken};
 use highwater::prelude::*;
 use highwater::run::Control;
 use highwater::settings::Settings;
@@ -46,6 +46,10 @@ impl Source for Endless {
     fn open(&self, partition: &Partition, from: Option<&ResumeToken>, window: &Arc<InFlight>) -> Result<Box<dyn Reader>> {
         let next = from.map_or(0, |token| token.order);
         Ok(Box::new(EndlessReader { partition: partition.id, next, window: window.clone() }))
+    }
+
+    fn order(&self) -> Option<OrderOf> {
+        Some(|change| Order::of_place(change.position()))
     }
 }
 
@@ -194,10 +198,17 @@ fn every_metric_of_the_list_is_really_updated() {
                 Ok(())
             }
         });
-        flow.source(Endless)
+        let changes = flow.source(Endless);
+        let rows = changes.table("");
+        changes
             .dedup(Dedup::latest(1_000))
             .dedup(Dedup::within(hours(1)).in_redis(&in_redis))
             .lookup("customer", customers)
+            .lookup_table(
+                "itself",
+                &rows,
+                TableLookup::by_key(|change| Some(change.key().to_owned()).filter(|key| !key.ends_with('2'))),
+            )
             .fan_out([
                 action("calls", calls).when(|change| !change.id().ends_with('5')).backoff(millis(300), millis(300)).attempts(2),
                 action("files", JsonLines::append(&out)),
