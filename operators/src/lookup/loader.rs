@@ -17,7 +17,7 @@ use crate::action::call::BoxFuture;
 use crate::change::{Change, Found};
 use crate::epoch::unix_ms;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guard::panic::{Guarded, guarded};
+use crate::guard::panic::Guarded;
 #[cfg(feature = "redis")]
 use crate::lookup::RedisTier;
 use crate::lookup::stats::LoadStats;
@@ -145,10 +145,7 @@ impl Asks {
 
     /// The lookup's key of a change, or the panic of the user's closure.
     pub(crate) fn key_of(&self, change: &Change) -> Result<Option<String>, String> {
-        match &self.by {
-            KeyOf::Field(field) => Ok(change.row().str(field).map(Cow::into_owned)),
-            KeyOf::Closure(closure) => guarded(|| closure(change)),
-        }
+        Ok(self.by.of(change)?.map(Cow::into_owned))
     }
 
     /// How it stands with a key that was asked for; `None` while it waits for its batch.

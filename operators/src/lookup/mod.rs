@@ -10,6 +10,7 @@ mod redis;
 pub mod stats;
 pub mod table;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
@@ -58,6 +59,16 @@ pub struct Lookup {
 pub(crate) enum KeyOf {
     Field(Arc<str>),
     Closure(KeyClosure),
+}
+
+impl KeyOf {
+    /// The lookup's key of a change, or the panic of the user's closure.
+    pub(crate) fn of<'c>(&self, change: &'c Change) -> Result<Option<Cow<'c, str>>, String> {
+        match self {
+            KeyOf::Field(field) => Ok(change.row().str(field)),
+            KeyOf::Closure(closure) => guarded(|| closure(change)).map(|key| key.map(Cow::Owned)),
+        }
+    }
 }
 
 /// What makes a lookup's key of a change.

@@ -34,7 +34,6 @@ use crate::batches::ForEachEpoch;
 use crate::change::{Change, Found};
 use crate::checkpoint::report::Report;
 use crate::error::Error;
-use crate::guard::panic::guarded;
 use crate::ingest::source::OrderOf;
 use crate::offload::Wake;
 use crate::position::{Epoch, PartitionId};
@@ -71,13 +70,6 @@ impl TableLookup {
     #[must_use]
     pub fn begins_empty(self) -> Self {
         TableLookup { begins_empty: true, ..self }
-    }
-
-    fn key_of(&self, change: &Change) -> Result<Option<String>, String> {
-        match &self.by {
-            KeyOf::Field(field) => Ok(change.row().str(field).map(std::borrow::Cow::into_owned)),
-            KeyOf::Closure(closure) => guarded(|| closure(change)),
-        }
     }
 }
 
@@ -265,7 +257,7 @@ impl Desk {
         for mut batch in changes {
             all += batch.len() as u64;
             for change in &mut batch {
-                let found = match self.lookup.key_of(change) {
+                let found = match self.lookup.by.of(change) {
                     Ok(None) => self.nothing.clone(),
                     Ok(Some(key)) => {
                         self.stands_in(change.position().partition)?;
