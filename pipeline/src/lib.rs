@@ -65,6 +65,8 @@ pub mod prelude {
         operation, table,
     };
     pub use highwater_operators::dedup::Dedup;
+    #[cfg(feature = "disk")]
+    pub use highwater_operators::lookup::DiskCache;
     #[cfg(feature = "redis")]
     pub use highwater_operators::lookup::RedisCache;
     pub use highwater_operators::lookup::table::TableLookup;

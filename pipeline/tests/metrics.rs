@@ -167,6 +167,9 @@ fn every_metric_of_the_list_is_really_updated() {
     let data = folder.path().join("data");
     let door = Arc::new(Semaphore::new(300));
     let (shut, out) = (door.clone(), folder.path().join("out"));
+    let on_disk = folder.path().join("cache");
+    // The other lookup's file cannot be made.
+    std::fs::create_dir_all(on_disk.join("unkept.redb")).unwrap();
     // What fails in one must not keep from the other what is to fail there.
     let [seen_set, shared] = [(); 2].map(|()| Server::start().unwrap());
     let [in_redis, in_shared] = [&seen_set, &shared].map(|server| server.url().reveal().to_owned());
@@ -183,7 +186,8 @@ fn every_metric_of_the_list_is_really_updated() {
             .attempts(100)
             .backoff(millis(1), millis(2))
             .cache(Cache::lru(10).ttl(millis(20)))
-            .shared_cache(RedisCache::at(&in_shared).ttl(millis(500)));
+            .shared_cache(RedisCache::at(&in_shared).ttl(millis(100)))
+            .disk_cache(DiskCache::in_folder(&on_disk).entries(4).ttl(millis(300)));
         let calls = run(move |change| {
             let door = door.clone();
             async move {
@@ -199,12 +203,14 @@ fn every_metric_of_the_list_is_really_updated() {
                 Ok(())
             }
         });
+        let unkept = load(|keys: Vec<String>| async move { Ok(vec![None; keys.len()]) });
         let changes = flow.source(Endless);
         let rows = changes.table("");
         changes
             .dedup(Dedup::latest(1_000))
             .dedup(Dedup::within(hours(1)).in_redis(&in_redis))
             .lookup("customer", customers)
+            .lookup("unkept", Lookup::by("customer").from(unkept).disk_cache(DiskCache::in_folder(&on_disk)))
             .lookup_table(
                 "itself",
                 &rows,

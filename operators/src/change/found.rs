@@ -47,7 +47,7 @@ impl Found {
     }
 
     /// The row, if there is one.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "disk", feature = "redis"))]
     pub(crate) fn fields(&self) -> Option<&Fields> {
         match &self.value {
             FoundValue::Row(row) => Some(row),

@@ -18,8 +18,12 @@ use crate::change::{Change, Found};
 use crate::epoch::unix_ms;
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::panic::Guarded;
+#[cfg(feature = "disk")]
+use crate::lookup::DiskTier;
 #[cfg(feature = "redis")]
 use crate::lookup::RedisTier;
+#[cfg(feature = "disk")]
+use crate::lookup::stats::DiskStats;
 use crate::lookup::stats::LoadStats;
 #[cfg(feature = "redis")]
 use crate::lookup::stats::SharedStats;
@@ -138,6 +142,13 @@ impl Asks {
                 let tier = shared.open(&process.limits.pipeline, stage).ok()?;
                 Some(Arc::new(tier.counted_by(process.figures.get_or_make(stage, SharedStats::default))))
             }),
+            #[cfg(feature = "disk")]
+            disk: lookup.disk.as_ref().map(|disk| {
+                let origin = lookup.origin.as_ref().map(|origin| origin.place()).unwrap_or_default();
+                let origin = format!("{}/{stage}: {origin}", process.limits.pipeline);
+                let stats = process.figures.get_or_make(stage, DiskStats::default);
+                Arc::new(DiskTier::new(disk, stage, process.cluster.place().process, origin, stats))
+            }),
         });
         process.runtime.spawn(desk.answer(inbox));
         Asks { asks, by: lookup.by.clone(), under_way }
@@ -176,6 +187,8 @@ struct Desk {
     under_way: Arc<UnderWay>,
     #[cfg(feature = "redis")]
     shared: Option<Arc<RedisTier>>,
+    #[cfg(feature = "disk")]
+    disk: Option<Arc<DiskTier>>,
 }
 
 impl Desk {
@@ -218,21 +231,43 @@ impl Desk {
         }
     }
 
-    /// Loads one batch of keys, with all attempts. Every key gets an answer.
+    /// Loads one batch of keys, with all attempts. Every key gets an answer: from the first tier that has it, or else from the origin. What one does not
+    /// have it is told.
     async fn load(&self, number: u64, keys: Vec<String>) -> Loaded {
+        #[cfg_attr(not(any(feature = "disk", feature = "redis")), expect(unused_mut))]
+        let (mut found, mut missing) = (Vec::new(), keys);
         #[cfg(feature = "redis")]
         if let Some(shared) = &self.shared {
-            let (mut found, missing) = shared.get(&self.stage, keys).await;
-            if !missing.is_empty() {
-                let loaded = self.load_from_origin(number, missing).await;
-                let (shared, to_keep) = (shared.clone(), loaded.clone());
-                // Nobody waits for it.
-                self.process.runtime.spawn(async move { shared.put(&to_keep).await });
-                found.extend(loaded);
-            }
-            return found;
+            (found, missing) = shared.get(&self.stage, missing).await;
         }
-        self.load_from_origin(number, keys).await
+        #[cfg(feature = "disk")]
+        if let Some(disk) = self.disk.as_ref().filter(|_| !missing.is_empty()) {
+            let (there, not_there) = disk.get(&self.stage, missing).await;
+            self.keep(&there, false);
+            found.extend(there);
+            missing = not_there;
+        }
+        if !missing.is_empty() {
+            let loaded = self.load_from_origin(number, missing).await;
+            self.keep(&loaded, true);
+            found.extend(loaded);
+        }
+        found
+    }
+
+    /// Tells the tiers what they did not have: the one on disk only what is new there. Nobody waits for it.
+    #[cfg_attr(not(any(feature = "disk", feature = "redis")), expect(unused_variables, clippy::unused_self))]
+    fn keep(&self, loaded: &[(String, Arc<Found>)], on_disk: bool) {
+        #[cfg(feature = "redis")]
+        if let Some(shared) = self.shared.clone().filter(|_| !loaded.is_empty()) {
+            let loaded = loaded.to_vec();
+            self.process.runtime.spawn(async move { shared.put(&loaded).await });
+        }
+        #[cfg(feature = "disk")]
+        if let Some(disk) = self.disk.clone().filter(|_| on_disk && !loaded.is_empty()) {
+            let loaded = loaded.to_vec();
+            self.process.runtime.spawn(async move { disk.put(&loaded).await });
+        }
     }
 
     async fn load_from_origin(&self, number: u64, keys: Vec<String>) -> Loaded {

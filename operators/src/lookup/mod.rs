@@ -4,11 +4,15 @@
 //! once for all workers; meanwhile the change waits, and with it only the later changes of its key.
 
 pub mod cache;
+#[cfg(feature = "disk")]
+mod disk;
 pub mod loader;
 #[cfg(feature = "redis")]
 mod redis;
 pub mod stats;
 pub mod table;
+#[cfg(any(feature = "disk", feature = "redis"))]
+mod value;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -29,6 +33,8 @@ use crate::guard::backoff::Backoff;
 use crate::guard::panic::guarded;
 pub use crate::lookup::cache::{Cache, CacheCounts, CacheStats};
 use crate::lookup::cache::{FoundCache, Keys};
+#[cfg(feature = "disk")]
+pub use crate::lookup::disk::{DiskCache, DiskTier};
 use crate::lookup::loader::{Ask, Asks};
 pub use crate::lookup::loader::{Load, Loader, load};
 #[cfg(feature = "redis")]
@@ -53,6 +59,8 @@ pub struct Lookup {
     pub(crate) batch_window: Duration,
     #[cfg(feature = "redis")]
     pub(crate) shared: Option<RedisCache>,
+    #[cfg(feature = "disk")]
+    pub(crate) disk: Option<DiskCache>,
 }
 
 #[derive(Clone)]
@@ -96,6 +104,8 @@ impl Lookup {
             batch_window: Duration::from_millis(1),
             #[cfg(feature = "redis")]
             shared: None,
+            #[cfg(feature = "disk")]
+            disk: None,
         }
     }
 
@@ -119,13 +129,23 @@ impl Lookup {
         self
     }
 
+    /// A cache on disk, which survives restarts, between the others and the origin: a process that begins finds there what earlier ones have loaded. A file that
+    /// is damaged, or of another origin, is begun anew.
+    #[cfg(feature = "disk")]
+    pub fn disk_cache(mut self, cache: DiskCache) -> Self {
+        self.disk = Some(cache);
+        self
+    }
+
     /// What is wrong with it, a sentence each; that it has no origin is seen by [`origin`](Self::origin).
     pub fn problems(&self) -> Vec<String> {
+        #[cfg_attr(not(any(feature = "disk", feature = "redis")), expect(unused_mut))]
+        let mut problems = Vec::new();
         #[cfg(feature = "redis")]
-        if let Some(shared) = &self.shared {
-            return shared.problems();
-        }
-        Vec::new()
+        problems.extend(self.shared.iter().flat_map(RedisCache::problems));
+        #[cfg(feature = "disk")]
+        problems.extend(self.disk.iter().flat_map(DiskCache::problems));
+        problems
     }
 
     /// Attempts to ask the origin before a change goes on as failed. Default: 5.

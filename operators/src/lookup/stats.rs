@@ -1,6 +1,8 @@
 //! Figures of what one lookup asks its origin; those of its cache are in [`CacheStats`](super::cache::CacheStats).
 
 use std::sync::atomic::AtomicU64;
+#[cfg(feature = "disk")]
+use std::sync::atomic::Ordering;
 
 /// What one lookup of this process has asked its origin.
 #[derive(Debug, Default)]
@@ -25,4 +27,30 @@ pub struct SharedStats {
     pub failed: AtomicU64,
     /// Of these, times that it refused for good.
     pub refused: AtomicU64,
+}
+
+/// What one lookup of this process has asked its cache on disk, and what is in it.
+#[cfg(feature = "disk")]
+#[derive(Debug, Default)]
+pub struct DiskStats {
+    /// Keys that it had a row of, or knew that there is none.
+    pub hits: AtomicU64,
+    /// Keys that it did not have.
+    pub misses: AtomicU64,
+    /// Times that it could not be asked or told.
+    pub failed: AtomicU64,
+    /// Entries that had to go for lack of room.
+    pub evicted: AtomicU64,
+    /// Entries now, those too old to be used among them.
+    pub entries: AtomicU64,
+    /// Bytes that they take, about.
+    pub bytes: AtomicU64,
+}
+
+#[cfg(feature = "disk")]
+impl DiskStats {
+    pub(super) fn holds(&self, entries: u64, bytes: u64) {
+        self.entries.store(entries, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
 }

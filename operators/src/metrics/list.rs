@@ -237,6 +237,39 @@ pub const SHARED_FAILED: Metric = metric(
     LOOKUP,
     "Batches for which the lookup's cache in Redis was not asked or told, or gave no answer in time: the origin was asked",
 );
+/// Keys that a cache on disk had.
+pub const DISK_HITS: Metric = metric(
+    "highwater_disk_cache_hits_total",
+    C,
+    "",
+    LOOKUP,
+    "Keys that the lookup's cache on disk had, or knew that there is no row of; the tiers before it did not have them",
+);
+/// Keys that it did not have.
+pub const DISK_MISSES: Metric =
+    metric("highwater_disk_cache_misses_total", C, "", LOOKUP, "Keys that the lookup's cache on disk did not have");
+/// Times it was of no use.
+pub const DISK_FAILED: Metric = metric(
+    "highwater_disk_cache_failed_total",
+    C,
+    "",
+    LOOKUP,
+    "Batches for which the lookup's cache on disk could not be read or written, or was too slow to be told: the origin was asked",
+);
+/// Entries that left it.
+pub const DISK_EVICTED: Metric =
+    metric("highwater_disk_cache_evicted_total", C, "", LOOKUP, "Entries that left the lookup's cache on disk for lack of room");
+/// Entries in it.
+pub const DISK_ENTRIES: Metric = metric(
+    "highwater_disk_cache_entries",
+    G,
+    "",
+    LOOKUP,
+    "Entries in the lookup's cache on disk, those too old to be used among them",
+);
+/// Bytes in it.
+pub const DISK_BYTES: Metric =
+    metric("highwater_disk_cache_bytes", G, "bytes", LOOKUP, "Bytes that the entries of the lookup's cache on disk take, about");
 /// Batches of keys.
 pub const LOOKUP_LOADS: Metric = metric("highwater_lookup_loads_total", C, "", LOOKUP, "Batches of keys asked for at the origin");
 /// Failed loads.
@@ -433,6 +466,12 @@ pub const ALL: &[&Metric] = &[
     &SHARED_HITS,
     &SHARED_MISSES,
     &SHARED_FAILED,
+    &DISK_HITS,
+    &DISK_MISSES,
+    &DISK_FAILED,
+    &DISK_EVICTED,
+    &DISK_ENTRIES,
+    &DISK_BYTES,
     &LOOKUP_LOADED,
     &LOOKUP_LOADS,
     &LOOKUP_FAILED,

@@ -20,6 +20,8 @@ use crate::guard;
 use crate::guard::breaker::BreakerState;
 use crate::ingest::stats::ReaderStats;
 use crate::lookup::cache::CacheStats;
+#[cfg(feature = "disk")]
+use crate::lookup::stats::DiskStats;
 use crate::lookup::stats::LoadStats;
 #[cfg(feature = "redis")]
 use crate::lookup::stats::SharedStats;
@@ -190,6 +192,15 @@ impl Metrics {
             self.counter(&SHARED_HITS, &lookup).absolute(stats.hits.load(Ordering::Relaxed));
             self.counter(&SHARED_MISSES, &lookup).absolute(stats.misses.load(Ordering::Relaxed));
             self.counter(&SHARED_FAILED, &lookup).absolute(stats.failed.load(Ordering::Relaxed));
+        }
+        #[cfg(feature = "disk")]
+        for (lookup, stats) in process.figures.all::<DiskStats>() {
+            self.counter(&DISK_HITS, &lookup).absolute(stats.hits.load(Ordering::Relaxed));
+            self.counter(&DISK_MISSES, &lookup).absolute(stats.misses.load(Ordering::Relaxed));
+            self.counter(&DISK_FAILED, &lookup).absolute(stats.failed.load(Ordering::Relaxed));
+            self.counter(&DISK_EVICTED, &lookup).absolute(stats.evicted.load(Ordering::Relaxed));
+            self.gauge(&DISK_ENTRIES, &lookup).set(stats.entries.load(Ordering::Relaxed) as f64);
+            self.gauge(&DISK_BYTES, &lookup).set(stats.bytes.load(Ordering::Relaxed) as f64);
         }
     }
 

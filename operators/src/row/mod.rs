@@ -245,19 +245,19 @@ impl Fields {
     }
 
     /// The names, for whoever keeps it elsewhere.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "disk", feature = "redis"))]
     pub(crate) fn names(&self) -> &[Box<str>] {
         &self.names
     }
 
     /// The values in one text, and where each ends there.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "disk", feature = "redis"))]
     pub(crate) fn values(&self) -> (&str, &[(u32, bool)]) {
         (&self.text, &self.ends)
     }
 
     /// A row of such parts, if they fit together.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "disk", feature = "redis"))]
     pub(crate) fn from_parts(names: Arc<[Box<str>]>, text: Box<str>, ends: Box<[(u32, bool)]>) -> Option<Self> {
         let mut last = 0;
         let fits = ends.iter().all(|(end, _)| {

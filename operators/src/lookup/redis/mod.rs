@@ -4,7 +4,6 @@
 //! or slow is left alone by a breaker for a while.
 
 mod tier;
-mod value;
 
 use std::time::Duration;
 

@@ -9,7 +9,6 @@ use rand::Rng;
 use redis::{Pipeline, cmd};
 
 use super::RedisCache;
-use super::value::{Names, encode};
 use crate::change::Found;
 use crate::clock::Clock;
 use crate::error::ErrorKind;
@@ -18,6 +17,7 @@ use crate::guard::concurrency::ConcurrencyConfig;
 use crate::guard::endpoint::{Failure, Guard, GuardConfig};
 use crate::guard::timeouts::TimeoutsConfig;
 use crate::lookup::stats::SharedStats;
+use crate::lookup::value::{Names, encode};
 use crate::redis::{Connection, Url};
 use crate::{Error, Result};
 

@@ -1,4 +1,4 @@
-//! A row as a value in Redis: compact, and read without making its names anew.
+//! A row as a value of a tier: compact, and read without making its names anew.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ const ROW: u8 = 1;
 
 /// The names of rows. Those of an origin are nearly always the same, and shared by all its rows.
 #[derive(Debug, Default)]
-pub(super) struct Names(Mutex<Known>);
+pub(crate) struct Names(Mutex<Known>);
 
 #[derive(Clone, Debug, Default)]
 struct Known {
@@ -20,7 +20,7 @@ struct Known {
     names: Arc<[Box<str>]>,
 }
 
-pub(super) fn encode(row: Option<&Fields>) -> Vec<u8> {
+pub(crate) fn encode(row: Option<&Fields>) -> Vec<u8> {
     let Some(row) = row else { return vec![NOTHING] };
     let (names, (text, ends)) = (row.names(), row.values());
     let names = postcard::to_stdvec(names).unwrap_or_default();
@@ -34,7 +34,7 @@ pub(super) fn encode(row: Option<&Fields>) -> Vec<u8> {
 
 impl Names {
     /// Rows of values, `None` where one cannot be read: another version's, or somebody else's.
-    pub(super) fn decode_all<'a>(&self, values: impl Iterator<Item = Option<&'a [u8]>>) -> Vec<Option<Option<Fields>>> {
+    pub(crate) fn decode_all<'a>(&self, values: impl Iterator<Item = Option<&'a [u8]>>) -> Vec<Option<Option<Fields>>> {
         let mut known = self.0.lock().clone();
         let rows = values.map(|value| decode(value?, &mut known)).collect();
         *self.0.lock() = known;
