@@ -185,7 +185,7 @@ fn every_metric_of_the_list_is_really_updated() {
             }))
             .attempts(100)
             .backoff(millis(1), millis(2))
-            .cache(Cache::lru(10).ttl(millis(20)))
+            .cache(Cache::lru(10).ttl(millis(20)).stale_while_revalidate(millis(20)))
             .shared_cache(RedisCache::at(&in_shared).ttl(millis(100)))
             .disk_cache(DiskCache::in_folder(&on_disk).entries(4).ttl(millis(300)));
         let calls = run(move |change| {

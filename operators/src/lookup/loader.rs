@@ -256,7 +256,7 @@ impl Desk {
     }
 
     /// Tells the tiers what they did not have: the one on disk only what is new there. Nobody waits for it.
-    #[cfg_attr(not(any(feature = "disk", feature = "redis")), expect(unused_variables, clippy::unused_self))]
+    #[cfg_attr(not(feature = "disk"), expect(unused_variables))]
     fn keep(&self, loaded: &[(String, Arc<Found>)], on_disk: bool) {
         #[cfg(feature = "redis")]
         if let Some(shared) = self.shared.clone().filter(|_| !loaded.is_empty()) {

@@ -333,6 +333,7 @@ impl Desk {
         self.cache.tick(self.process.clock.now());
         self.cache.find(&keys, &mut found);
         self.cache.took(keys.len(), began.elapsed());
+        self.ask_anew(&keys);
         let mut answers = found.drain(..).enumerate();
         batch.retain_mut(|change| {
             let (index, answer) = answers.next().expect("one answer for each change");
@@ -348,6 +349,16 @@ impl Desk {
         drop(answers);
         (self.keys, self.found) = (keys, found);
         self.count();
+    }
+
+    /// Asks for what was found and is past its time; nobody waits for it.
+    fn ask_anew(&mut self, keys: &Keys) {
+        for key in self.cache.stale().iter().filter_map(|index| keys.get(*index as usize)) {
+            if !self.asked.contains_key(key) {
+                self.asked.insert(key.to_owned(), Vec::new());
+                self.to_ask.push(key.to_owned());
+            }
+        }
     }
 
     /// Adds up what the cache has counted.

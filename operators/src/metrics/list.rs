@@ -86,6 +86,14 @@ pub const CACHE_EVICTED: Metric =
 /// Entries that were too old.
 pub const CACHE_EXPIRED: Metric =
     metric("highwater_cache_expired_total", C, "", LOOKUP, "Lookups that found an entry too old to be used");
+/// Entries that were used past their time.
+pub const CACHE_STALE: Metric = metric(
+    "highwater_cache_stale_total",
+    C,
+    "",
+    LOOKUP,
+    "Lookups answered with an entry that was past its time, while it was asked for anew (`stale_while_revalidate`)",
+);
 /// Entries.
 pub const CACHE_ENTRIES: Metric = metric("highwater_cache_entries", G, "", LOOKUP, "Entries in the cache, over all workers");
 /// Bytes.
@@ -426,6 +434,7 @@ pub const ALL: &[&Metric] = &[
     &CACHE_HIT_RATE,
     &CACHE_EVICTED,
     &CACHE_EXPIRED,
+    &CACHE_STALE,
     &CACHE_ENTRIES,
     &CACHE_BYTES,
     &CACHE_FILL,

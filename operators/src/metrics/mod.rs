@@ -170,6 +170,7 @@ impl Metrics {
             self.gauge(&CACHE_HIT_RATE, &lookup).set(counts.hit_rate().unwrap_or_default());
             self.counter(&CACHE_EVICTED, &lookup).absolute(counts.evicted);
             self.counter(&CACHE_EXPIRED, &lookup).absolute(counts.expired);
+            self.counter(&CACHE_STALE, &lookup).absolute(counts.stale);
             self.gauge(&CACHE_ENTRIES, &lookup).set(counts.entries as f64);
             self.gauge(&CACHE_BYTES, &lookup).set(counts.bytes as f64);
             self.gauge(&CACHE_FILL, &lookup).set(counts.fill());

@@ -2,13 +2,11 @@
 //! pass through.
 
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
 
 use quick_cache::{Lifecycle, Weighter, unsync};
 
 use super::key::{Asked, Hashed};
 use super::{Kept, Room};
-use crate::change::Found;
 
 /// What a key takes that was dropped and is remembered: as much as one that is there, without its row.
 const GHOST_BYTES: u64 = super::ENTRY_BYTES as u64;
@@ -48,15 +46,10 @@ impl Adaptive {
     }
 
     /// Finds several, the entries looked for before any is used: so memory is waited for once, not once for each.
-    pub(super) fn find<const N: usize>(
-        &self,
-        asked: &[Option<Asked<'_>>; N],
-        now: u64,
-        mut found: impl FnMut(Option<&Arc<Found>>),
-    ) {
+    pub(super) fn find<const N: usize>(&self, asked: &[Option<Asked<'_>>; N], now: u64, mut found: impl FnMut(Option<&Kept>)) {
         let entries = asked.each_ref().map(|asked| self.entries.get(asked.as_ref()?));
         for weighed in entries {
-            found(weighed.filter(|weighed| weighed.kept.until > now).map(|weighed| &weighed.kept.found));
+            found(weighed.map(|weighed| &weighed.kept).filter(|kept| kept.until > now));
         }
     }
 

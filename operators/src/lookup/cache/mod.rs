@@ -60,6 +60,8 @@ pub struct FoundCache {
     stats: Arc<CacheStats>,
     warn_at: Option<f64>,
     warned: bool,
+    /// Of the keys of the last batch, those whose entry is past its time.
+    stale: Vec<u32>,
 }
 
 /// A worker's share of the limits.
@@ -121,12 +123,20 @@ impl FoundCache {
             store,
             room,
             hashes: DefaultHashBuilder::default(),
-            lives: Lives { began: now, now: 0, ttl: cache.ttl, negative_ttl: cache.negative_ttl, dice },
+            lives: Lives {
+                began: now,
+                now: 0,
+                ttl: cache.ttl,
+                negative_ttl: cache.negative_ttl,
+                stale: cache.stale.filter(|stale| !stale.is_zero()).map(micros),
+                dice,
+            },
             counts: CacheCounts::default(),
             told: (0, 0),
             stats,
             warn_at: cache.warn_at,
             warned: false,
+            stale: Vec::new(),
         }
     }
 
@@ -135,22 +145,36 @@ impl FoundCache {
         self.lives.now = micros(now.saturating_duration_since(self.lives.began));
     }
 
-    /// Looks for all keys of a batch, and appends what is there: one answer per key, in order. What is found counts as a
-    /// hit; what is not is not counted yet, [`get`](Self::get) does.
+    /// Looks for all keys of a batch, and puts what is there into `found`, which comes empty: one answer per key, in order. What is found counts as a
+    /// hit; what is not is not counted yet, [`get`](Self::get) does. Of what is found and past its time [`stale`](Self::stale) tells.
     pub fn find(&mut self, keys: &Keys, found: &mut Vec<Option<Arc<Found>>>) {
         let now = self.lives.now;
-        let mut hits = 0;
+        // Entries that are used until then are past their time.
+        let stale_until = self.lives.stale.map_or(0, |stale| now.saturating_add(stale));
+        let (mut hits, stale) = (0, &mut self.stale);
+        stale.clear();
         for first in (0..keys.len()).step_by(TOGETHER) {
             let asked: [_; TOGETHER] =
                 std::array::from_fn(|index| keys.bytes(first + index).map(|bytes| Asked::of(bytes, &self.hashes)));
-            let more = |answer: Option<&Arc<Found>>| {
-                hits += u64::from(answer.is_some());
-                found.push(answer.cloned());
+            let more = |answer: Option<&Kept>| {
+                if let Some(kept) = answer {
+                    hits += 1;
+                    if kept.until <= stale_until {
+                        stale.push(found.len() as u32);
+                    }
+                }
+                found.push(answer.map(|kept| kept.found.clone()));
             };
             with!(&mut self.store, store => store.find(&asked, now, more));
         }
         found.truncate(keys.len());
         self.counts.hits += hits;
+        self.counts.stale += self.stale.len() as u64;
+    }
+
+    /// Which keys of the last batch were found, and are to be asked for anew meanwhile.
+    pub fn stale(&self) -> &[u32] {
+        &self.stale
     }
 
     /// Notes how long it took to find so many keys.
@@ -252,13 +276,18 @@ struct Lives {
     now: u64,
     ttl: Option<Duration>,
     negative_ttl: Option<Duration>,
+    /// Microseconds for which an entry is used past its time.
+    stale: Option<u64>,
     dice: SmallRng,
 }
 
 impl Lives {
     fn until(&mut self, is_row: bool) -> u64 {
         let ttl = if is_row { self.ttl } else { self.negative_ttl.or(self.ttl) };
-        ttl.map_or(NEVER, |ttl| self.now.saturating_add((micros(ttl) as f64 * self.dice.random_range(0.9..=1.1)) as u64))
+        let Some(ttl) = ttl else { return NEVER };
+        let life = (micros(ttl) as f64 * self.dice.random_range(0.9..=1.1)) as u64;
+        // What is not to be kept is not kept stale either.
+        self.now.saturating_add(if life == 0 { 0 } else { life.saturating_add(self.stale.unwrap_or(0)) })
     }
 }
 

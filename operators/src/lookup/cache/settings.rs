@@ -23,6 +23,7 @@ pub struct Cache {
     pub(crate) bytes: Option<u64>,
     pub(crate) ttl: Option<Duration>,
     pub(crate) negative_ttl: Option<Duration>,
+    pub(crate) stale: Option<Duration>,
     pub(crate) warn_at: Option<f64>,
 }
 
@@ -66,7 +67,7 @@ impl Cache {
     }
 
     fn with(policy: Policy, entries: usize) -> Self {
-        Cache { policy, entries: entries.max(1), bytes: None, ttl: None, negative_ttl: None, warn_at: None }
+        Cache { policy, entries: entries.max(1), bytes: None, ttl: None, negative_ttl: None, stale: None, warn_at: None }
     }
 
     /// The share of entries that [`lru_batch`](Self::lru_batch) removes at once, 1 to 100 percent; other policies remove
@@ -96,6 +97,13 @@ impl Cache {
     /// rows.
     pub fn negative_ttl(mut self, ttl: Duration) -> Self {
         self.negative_ttl = Some(ttl);
+        self
+    }
+
+    /// Uses what is past its [`ttl`](Self::ttl) for so long still, while it is asked for anew: then no change waits for a row that was there, and one may be
+    /// given a row that is older by this much. Once it is used no more, changes wait as for what never was there. Default: not at all.
+    pub fn stale_while_revalidate(mut self, time: Duration) -> Self {
+        self.stale = Some(time);
         self
     }
 

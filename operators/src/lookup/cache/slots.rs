@@ -1,12 +1,9 @@
 //! Entries in one piece of memory, a line each, found by hash; which of them go when there is no room, a [`Policy`] says.
 
-use std::sync::Arc;
-
 use hashbrown::HashTable;
 
 use super::key::{Asked, Hashed, Key};
 use super::{Kept, Room};
-use crate::change::Found;
 
 /// No entry.
 pub(super) const NO_SLOT: u32 = u32::MAX;
@@ -80,12 +77,12 @@ impl<P: Policy> Slots<P> {
         &mut self,
         asked: &[Option<Asked<'_>>; N],
         now: u64,
-        mut found: impl FnMut(Option<&Arc<Found>>),
+        mut found: impl FnMut(Option<&Kept>),
     ) {
         let places = asked.each_ref().map(|asked| asked.as_ref().map_or(NO_SLOT, |asked| self.place(asked)));
         for at in places {
             let kept = self.slots.get(at as usize).and_then(|slot| slot.entry.as_ref()).filter(|(_, kept)| kept.until > now);
-            found(kept.map(|(_, kept)| &kept.found));
+            found(kept.map(|(_, kept)| kept));
             if kept.is_some() {
                 self.policy.hit(&mut self.slots, at);
             }

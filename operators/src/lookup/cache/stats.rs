@@ -9,6 +9,7 @@ pub struct CacheStats {
     hits: AtomicU64,
     misses: AtomicU64,
     expired: AtomicU64,
+    stale: AtomicU64,
     inserted: AtomicU64,
     evicted: AtomicU64,
     entries: AtomicU64,
@@ -29,6 +30,8 @@ pub struct CacheCounts {
     pub misses: u64,
     /// Of the misses, those whose entry was too old.
     pub expired: u64,
+    /// Of the keys that were found, those whose entry was past its time, and is asked for anew.
+    pub stale: u64,
     /// Entries taken in, also in the place of an older one.
     pub inserted: u64,
     /// Entries that had to go for lack of room.
@@ -73,6 +76,7 @@ impl CacheStats {
             hits: self.hits.load(Relaxed),
             misses: self.misses.load(Relaxed),
             expired: self.expired.load(Relaxed),
+            stale: self.stale.load(Relaxed),
             inserted: self.inserted.load(Relaxed),
             evicted: self.evicted.load(Relaxed),
             entries: self.entries.load(Relaxed),
@@ -95,6 +99,7 @@ impl CacheStats {
             (&self.hits, counts.hits),
             (&self.misses, counts.misses),
             (&self.expired, counts.expired),
+            (&self.stale, counts.stale),
             (&self.inserted, counts.inserted),
             (&self.evicted, counts.evicted),
             (&self.lookups_timed, counts.lookups_timed),

@@ -335,3 +335,31 @@ fn a_full_cache_warns_once() {
         assert_eq!(told(), 2);
     });
 }
+
+#[test]
+fn what_is_past_its_time_is_used_while_it_is_asked_for_anew() {
+    let began = Instant::now();
+    for policy in POLICIES {
+        let cache = cache_of(policy, 1_000)
+            .ttl(Duration::from_secs(100))
+            .negative_ttl(Duration::ZERO)
+            .stale_while_revalidate(Duration::from_secs(50));
+        let mut cache = FoundCache::with_dice(&cache, 1, Arc::default(), began, SmallRng::seed_from_u64(5));
+        cache.put("none", nothing());
+        cache.put("1", row("1"));
+        let mut asked = Keys::default();
+        [None, Some("none"), Some("1")].into_iter().for_each(|key| asked.push(key));
+        let mut find = |seconds: u64| {
+            cache.tick(began + Duration::from_secs(seconds));
+            let mut found = Vec::new();
+            cache.find(&asked, &mut found);
+            (found.iter().map(Option::is_some).collect::<Vec<_>>(), cache.stale().to_vec())
+        };
+        assert_eq!(find(80), (vec![false, false, true], vec![]), "{policy:?}");
+        assert_eq!(find(115), (vec![false, false, true], vec![2]), "{policy:?}");
+        assert_eq!(find(165), (vec![false, false, false], vec![]), "{policy:?}");
+        cache.put("1", row("new"));
+        cache.flush("customer");
+        assert_eq!(cache.stats.counts().stale, 1, "{policy:?}");
+    }
+}
