@@ -93,9 +93,11 @@ fn a_key_that_many_miss_at_once_is_asked_for_once_and_hits_pass_by() {
         let settings = Settings { in_flight_changes: 20_000, ..support::settings(folder.path().join("data"), workers) };
         let running = support::start(&settings, &build, Control::default());
         // Each worker gets the row of "known" while the door stands open.
-        origin.0.door.add_permits(1);
+        origin.0.door.add_permits(64);
         (0..64).for_each(|n| feed.blocking_send(order(&format!("first{n}"), "known")).unwrap());
         support::until("the first have their row", || versions(&given, "first").len() == 64);
+        origin.0.door.forget_permits(64);
+        origin.0.keys.lock().clear();
         for n in 0..10_000 {
             feed.blocking_send(order(&format!("miss{n}"), "hot")).unwrap();
         }
@@ -106,7 +108,7 @@ fn a_key_that_many_miss_at_once_is_asked_for_once_and_hits_pass_by() {
         support::until("the others have their row", || versions(&given, "miss").len() == 10_000);
         drop(feed);
         running.end().unwrap();
-        assert_eq!(origin.asked(), ["known", "hot"], "{workers} workers");
+        assert_eq!(origin.asked(), ["hot"], "{workers} workers");
     }
 }
 
@@ -144,4 +146,58 @@ fn nobody_waits_for_a_row_that_is_asked_for_anew() {
     });
     drop(feed);
     running.end().unwrap();
+}
+
+/// Goal: of a batch in which some keys fail, the others go on at once; what failed is asked for again alone, or its changes are parked, as its error says.
+#[test]
+fn a_key_that_fails_holds_up_no_other_of_its_batch() {
+    let folder = support::folder();
+    let data = folder.path().join("data");
+    let asked = Arc::<Mutex<Vec<Vec<String>>>>::default();
+    let (seen, door) = (asked.clone(), Arc::new(Semaphore::new(0)));
+    let shut = door.clone();
+    let origin = load_each(move |keys: Vec<String>| {
+        let mut sorted = keys.clone();
+        sorted.sort();
+        seen.lock().push(sorted);
+        let shut = shut.clone();
+        async move {
+            let mut answers = Vec::new();
+            for key in keys {
+                answers.push(match key.as_str() {
+                    "never" => Err(Error::park("there is no such kind of key")),
+                    "late" if shut.try_acquire().is_err() => Err(Error::retry("not yet")),
+                    "none" => Ok(None),
+                    _ => Ok(Some(Fields::new([("version", Some("1"))]))),
+                });
+            }
+            Ok(answers)
+        }
+    });
+    let lookup = Lookup::by("customer").from(origin).batch(100, millis(200)).attempts(100_000).backoff(millis(1), millis(5));
+    let (build, feed, given) = shop(lookup);
+    let running = support::start(&support::settings(data, 2), &build, Control::default());
+    for customer in ["good", "late", "never", "none", "good"] {
+        for n in 0..10 {
+            feed.blocking_send(order(&format!("{customer}{n}-{}", given.lock().len()), customer)).unwrap();
+        }
+    }
+    support::until("those that do not fail pass", || {
+        versions(&given, "good").len() == 20 && versions(&given, "none").len() == 10
+    });
+    support::until("what failed is asked for again", || asked.lock().len() > 5);
+    assert_eq!(versions(&given, "late"), Vec::<String>::new());
+    door.add_permits(1);
+    support::until("in the end it answers", || versions(&given, "late").len() == 10);
+    drop(feed);
+    let report = running.end().unwrap();
+    let act = &report.actions["act"];
+    assert_eq!((act.delivered, act.parked), (40, 10), "changes of the key that can never be are parked");
+    let asked = asked.lock();
+    let alone = asked.iter().filter(|keys| ***keys == ["late"]).count();
+    let first = asked.iter().filter(|keys| keys.iter().any(|key| key != "late")).flatten().filter(|key| *key != "late");
+    let mut first: Vec<&String> = first.collect();
+    first.sort();
+    assert_eq!(first, ["good", "never", "none"], "each is asked for once");
+    assert!(alone >= 5, "{asked:?}");
 }

@@ -38,6 +38,12 @@ pub trait Loader: Send + Sync + 'static {
     /// Loads the rows of several keys: one answer for each, in order; `None` where there is no such row.
     fn load<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<Vec<Option<Fields>>>>;
 
+    /// The same for an origin that may fail for some keys and answer the others, which then go on; only those that failed are asked for again, or are
+    /// marked as failed, as their error says. Default: [`load`](Self::load), which fails for all or none.
+    fn load_each<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<Vec<Answer>>> {
+        Box::pin(async move { Ok(self.load(keys).await?.into_iter().map(Ok).collect()) })
+    }
+
     /// A row that is in memory, so that asking costs no wait: `None` if it has to be loaded, `Some(None)` if there is none.
     fn at_hand(&self, _key: &str) -> Option<Option<Fields>> {
         None
@@ -55,9 +61,16 @@ pub trait Loader: Send + Sync + 'static {
     fn place(&self) -> String;
 }
 
+/// What an origin says of one key: a row, that there is none, or why it cannot be said.
+pub type Answer = Result<Option<Fields>>;
+
 /// An async closure as a loader, see [`load`].
 #[derive(Clone, Debug)]
 pub struct Load<F>(F);
+
+/// An async closure that answers key by key as a loader, see [`load_each`].
+#[derive(Clone, Debug)]
+pub struct LoadEach<F>(F);
 
 /// Makes a loader of an async closure that takes several keys and gives the rows in order.
 ///
@@ -82,6 +95,46 @@ where
     Fut: Future<Output = Result<Vec<Option<Fields>>>> + Send + 'static,
 {
     fn load<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<Vec<Option<Fields>>>> {
+        Box::pin((self.0)(keys.to_vec()))
+    }
+
+    fn place(&self) -> String {
+        "a closure".to_owned()
+    }
+}
+
+/// Makes a loader of an async closure that takes several keys and answers for each, in order: where it fails for one, the others go on.
+///
+/// ```
+/// use highwater_operators::Error;
+/// use highwater_operators::lookup::{Lookup, load_each};
+/// use highwater_operators::row::Fields;
+/// let stock = Lookup::by("article").from(load_each(|keys: Vec<String>| async move {
+///     let answer = |key: String| match key.parse::<u64>() {
+///         Ok(number) => Ok(Some(Fields::new([("shelf", Some((number % 100).to_string()))]))),
+///         Err(_) => Err(Error::park(format!("\"{key}\" is no number of an article"))),
+///     };
+///     Ok(keys.into_iter().map(answer).collect())
+/// }));
+/// ```
+pub fn load_each<F, Fut>(load: F) -> LoadEach<F>
+where
+    F: Fn(Vec<String>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Vec<Answer>>> + Send + 'static,
+{
+    LoadEach(load)
+}
+
+impl<F, Fut> Loader for LoadEach<F>
+where
+    F: Fn(Vec<String>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<Vec<Answer>>> + Send + 'static,
+{
+    fn load<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<Vec<Option<Fields>>>> {
+        Box::pin(async move { (self.0)(keys.to_vec()).await?.into_iter().collect() })
+    }
+
+    fn load_each<'a>(&'a self, keys: &'a [String]) -> BoxFuture<'a, Result<Vec<Answer>>> {
         Box::pin((self.0)(keys.to_vec()))
     }
 
@@ -178,6 +231,13 @@ impl std::fmt::Debug for Asks {
 
 type Loaded = Vec<(String, Arc<Found>)>;
 
+/// What became of a batch: rows, and the keys that are to be asked for again after so many failed attempts.
+#[derive(Default)]
+struct Batch {
+    loaded: Loaded,
+    again: Option<(Vec<String>, u32)>,
+}
+
 struct Desk {
     process: Arc<Process>,
     stage: Arc<str>,
@@ -196,7 +256,7 @@ impl Desk {
         // Who waits for a key that is queued or under way: it is loaded once, however many ask.
         let mut waiting: HashMap<String, Vec<Post<Loaded>>> = HashMap::new();
         let mut queue: VecDeque<String> = VecDeque::new();
-        let mut batches: FuturesUnordered<BoxFuture<'static, Loaded>> = FuturesUnordered::new();
+        let mut batches: FuturesUnordered<BoxFuture<'static, Batch>> = FuturesUnordered::new();
         let mut open = true;
         let mut number = 0;
         while open || !batches.is_empty() {
@@ -205,11 +265,16 @@ impl Desk {
                     Some(ask) => enqueue(ask, &mut waiting, &mut queue),
                     None => open = false,
                 },
-                Some(loaded) = batches.next() => {
-                    for (key, found) in loaded {
+                Some(batch) = batches.next() => {
+                    for (key, found) in batch.loaded {
                         for post in waiting.remove(&key).unwrap_or_default() {
                             let _ = post.send(vec![(key.clone(), found.clone())]);
                         }
+                    }
+                    if let Some((keys, failed)) = batch.again {
+                        let desk = self.clone();
+                        number += 1;
+                        batches.push(Box::pin(async move { desk.load_again(number, keys, failed).await }));
                     }
                 }
             }
@@ -233,7 +298,7 @@ impl Desk {
 
     /// Loads one batch of keys, with all attempts. Every key gets an answer: from the first tier that has it, or else from the origin. What one does not
     /// have it is told.
-    async fn load(&self, number: u64, keys: Vec<String>) -> Loaded {
+    async fn load(&self, number: u64, keys: Vec<String>) -> Batch {
         #[cfg_attr(not(any(feature = "disk", feature = "redis")), expect(unused_mut))]
         let (mut found, mut missing) = (Vec::new(), keys);
         #[cfg(feature = "redis")]
@@ -247,12 +312,18 @@ impl Desk {
             found.extend(there);
             missing = not_there;
         }
-        if !missing.is_empty() {
-            let loaded = self.load_from_origin(number, missing).await;
-            self.keep(&loaded, true);
-            found.extend(loaded);
+        if missing.is_empty() {
+            return Batch { loaded: found, again: None };
         }
-        found
+        let mut batch = self.load_from_origin(number, missing, 0).await;
+        found.append(&mut batch.loaded);
+        Batch { loaded: found, ..batch }
+    }
+
+    /// Asks the origin again for keys that it has failed for, after a while.
+    async fn load_again(&self, number: u64, keys: Vec<String>, failed: u32) -> Batch {
+        self.wait(number, &keys, failed).await;
+        self.load_from_origin(number, keys, failed).await
     }
 
     /// Tells the tiers what they did not have: the one on disk only what is new there. Nobody waits for it.
@@ -270,11 +341,12 @@ impl Desk {
         }
     }
 
-    async fn load_from_origin(&self, number: u64, keys: Vec<String>) -> Loaded {
+    async fn load_from_origin(&self, number: u64, keys: Vec<String>, failed: u32) -> Batch {
         self.stats.loaded.fetch_add(keys.len() as u64, Ordering::Relaxed);
-        let loaded = self.attempts(number, keys).await;
+        let batch = self.attempts(number, keys, failed).await;
         self.under_way.lock().remove(&number);
-        loaded
+        self.keep(&batch.loaded, true);
+        batch
     }
 
     /// Writes down how it stands with a batch, for those who want to know what a change waits for.
@@ -283,49 +355,73 @@ impl Desk {
         self.under_way.lock().entry(number).and_modify(|(_, known)| *known = asking).or_insert_with(|| (keys.to_vec(), asking));
     }
 
-    async fn attempts(&self, number: u64, keys: Vec<String>) -> Loaded {
-        let Some(origin) = &self.lookup.origin else { return Vec::new() };
-        let mut failed = 0;
+    /// Waits before the next attempt.
+    async fn wait(&self, number: u64, keys: &[String], failed: u32) {
+        let wait = self.lookup.backoff.wait(failed);
+        self.asking(number, keys, failed, Some(unix_ms() + wait.as_millis() as u64));
+        self.process.clock.sleep(wait).await;
+    }
+
+    /// Asks until the origin has answered for some keys at least, or will not.
+    async fn attempts(&self, number: u64, keys: Vec<String>, mut failed: u32) -> Batch {
+        let Some(origin) = &self.lookup.origin else { return Batch::default() };
         loop {
             self.asking(number, &keys, failed + 1, None);
             let began = Instant::now();
-            let call = async { origin.load(&keys).await };
+            let call = async { origin.load_each(&keys).await };
             let answer = match self.process.clock.working(Guarded(Box::pin(call))).await {
-                Ok(Ok(rows)) if rows.len() == keys.len() => Ok(rows),
-                Ok(Ok(rows)) => Err(Error::park(format!("the loader gave {} rows for {} keys", rows.len(), keys.len()))),
+                Ok(Ok(answers)) if answers.len() == keys.len() => Ok(answers),
+                Ok(Ok(answers)) => Err(Error::park(format!("the loader gave {} rows for {} keys", answers.len(), keys.len()))),
                 Ok(Err(error)) => Err(error),
                 Err(panic) => Err(Error::park(panic)),
             };
             self.stats.loads.fetch_add(1, Ordering::Relaxed);
             self.durations.record(began.elapsed().as_secs_f64());
             let error = match answer {
-                Ok(rows) => {
-                    let found = |row| match row {
-                        Some(row) => Found::row_of(self.stage.clone(), row),
-                        None => Found::nothing(self.stage.clone()),
-                    };
-                    return keys.into_iter().zip(rows.into_iter().map(|row| Arc::new(found(row)))).collect();
-                }
+                Ok(answers) => return self.sort(keys, answers, failed),
                 Err(error) => error,
             };
             failed += 1;
             self.stats.failed.fetch_add(1, Ordering::Relaxed);
             match error.kind() {
-                ErrorKind::Retry if failed < self.lookup.attempts => {
-                    let wait = self.lookup.backoff.wait(failed);
-                    self.asking(number, &keys, failed, Some(unix_ms() + wait.as_millis() as u64));
-                    self.process.clock.sleep(wait).await;
-                }
+                ErrorKind::Retry if failed < self.lookup.attempts => self.wait(number, &keys, failed).await,
                 ErrorKind::Retry | ErrorKind::Park => {
                     let found = Arc::new(Found::failed(self.stage.clone(), error.to_string()));
-                    return keys.into_iter().map(|key| (key, found.clone())).collect();
+                    return Batch { loaded: keys.into_iter().map(|key| (key, found.clone())).collect(), again: None };
                 }
-                ErrorKind::Stop => {
-                    self.process.halt.fail(error.context(format!("lookup \"{}\"", self.stage)));
-                    return Vec::new();
-                }
+                ErrorKind::Stop => return self.stop(error),
             }
         }
+    }
+
+    /// What each key's answer means.
+    fn sort(&self, keys: Vec<String>, answers: Vec<Answer>, failed: u32) -> Batch {
+        let mut loaded = Vec::with_capacity(keys.len());
+        let mut again = Vec::new();
+        if answers.iter().any(Result::is_err) {
+            self.stats.failed.fetch_add(1, Ordering::Relaxed);
+        }
+        for (key, answer) in keys.into_iter().zip(answers) {
+            let found = match answer {
+                Ok(Some(row)) => Found::row_of(self.stage.clone(), row),
+                Ok(None) => Found::nothing(self.stage.clone()),
+                Err(error) => match error.kind() {
+                    ErrorKind::Retry if failed + 1 < self.lookup.attempts => {
+                        again.push(key);
+                        continue;
+                    }
+                    ErrorKind::Retry | ErrorKind::Park => Found::failed(self.stage.clone(), error.to_string()),
+                    ErrorKind::Stop => return self.stop(error),
+                },
+            };
+            loaded.push((key, Arc::new(found)));
+        }
+        Batch { loaded, again: (!again.is_empty()).then_some((again, failed + 1)) }
+    }
+
+    fn stop(&self, error: Error) -> Batch {
+        self.process.halt.fail(error.context(format!("lookup \"{}\"", self.stage)));
+        Batch::default()
     }
 }
 

@@ -35,8 +35,8 @@ pub use crate::lookup::cache::{Cache, CacheCounts, CacheStats};
 use crate::lookup::cache::{FoundCache, Keys};
 #[cfg(feature = "disk")]
 pub use crate::lookup::disk::{DiskCache, DiskTier};
+pub use crate::lookup::loader::{Answer, Load, LoadEach, Loader, load, load_each};
 use crate::lookup::loader::{Ask, Asks};
-pub use crate::lookup::loader::{Load, Loader, load};
 #[cfg(feature = "redis")]
 pub use crate::lookup::redis::{RedisCache, RedisTier};
 use crate::offload::{Post, Wake, mailbox};
