@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use highwater_sinks::JsonLinesFiles;
 pub use highwater_sources::{Channel, Envelope, Feed, Generator, OnReject};
-use highwater_sources::{CsvChanges, CsvTable, JsonLinesSource};
+use highwater_sources::{CsvChanges, FileTable, JsonLinesSource};
 #[cfg(feature = "postgres")]
 pub use highwater_sources::{PostgresChangeLog, PostgresReplication, PostgresRows, Snapshot};
 #[cfg(feature = "redis")]
@@ -31,6 +31,11 @@ impl JsonLines {
         JsonLinesSource::stdin()
     }
 
+    /// A file of JSON lines, an object on each, as a table for lookups.
+    pub fn table(path: impl Into<PathBuf>) -> FileTable {
+        FileTable::json_lines(path)
+    }
+
     /// Writes files of JSON lines below a directory; they hold each change exactly once, whatever happens.
     pub fn append(path: impl Into<PathBuf>) -> JsonLinesFiles {
         JsonLinesFiles::new(path)
@@ -48,8 +53,8 @@ impl Csv {
     }
 
     /// A CSV file with a header line, as a table for lookups.
-    pub fn file(path: impl Into<PathBuf>) -> CsvTable {
-        CsvTable::new(path)
+    pub fn file(path: impl Into<PathBuf>) -> FileTable {
+        FileTable::csv(path)
     }
 }
 

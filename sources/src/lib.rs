@@ -4,8 +4,8 @@
 mod ahead;
 pub mod channel;
 pub mod csv_changes;
-pub mod csv_table;
 pub mod envelope;
+pub mod file_table;
 pub mod generator;
 pub mod jsonl;
 #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -17,8 +17,8 @@ pub mod redis_stream;
 
 pub use channel::{Channel, ChannelSource, Feed, Receipt};
 pub use csv_changes::CsvChanges;
-pub use csv_table::CsvTable;
 pub use envelope::Envelope;
+pub use file_table::FileTable;
 pub use generator::Generator;
 pub use jsonl::{JsonLinesSource, OnReject};
 #[cfg(feature = "postgres")]
