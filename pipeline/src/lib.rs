@@ -70,7 +70,7 @@ pub mod prelude {
     #[cfg(feature = "redis")]
     pub use highwater_operators::lookup::RedisCache;
     pub use highwater_operators::lookup::table::TableLookup;
-    pub use highwater_operators::lookup::{Cache, Lookup, load, load_each};
+    pub use highwater_operators::lookup::{Adaptive, Cache, Lookup, load, load_each};
     pub use highwater_operators::parked::Schedule;
     pub use highwater_operators::row::Fields;
     pub use highwater_operators::{Change, Error, Operation, Result, Row, Value};

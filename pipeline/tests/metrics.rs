@@ -184,6 +184,7 @@ fn every_metric_of_the_list_is_really_updated() {
                 Ok(vec![Some(Fields::new([("tier", Some("pro"))])); keys.len()])
             }))
             .attempts(100)
+            .adaptive(Adaptive { interval: millis(50), ..Adaptive::default() })
             .backoff(millis(1), millis(2))
             .cache(Cache::lru(10).ttl(millis(20)).stale_while_revalidate(millis(20)))
             .shared_cache(RedisCache::at(&in_shared).ttl(millis(20)))

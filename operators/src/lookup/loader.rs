@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hashbrown::HashMap;
@@ -22,6 +22,7 @@ use crate::guard::panic::Guarded;
 use crate::lookup::DiskTier;
 #[cfg(feature = "redis")]
 use crate::lookup::RedisTier;
+use crate::lookup::batching::{Batching, Shape};
 #[cfg(feature = "disk")]
 use crate::lookup::stats::DiskStats;
 use crate::lookup::stats::LoadStats;
@@ -236,6 +237,8 @@ type Loaded = Vec<(String, Arc<Found>)>;
 struct Batch {
     loaded: Loaded,
     again: Option<(Vec<String>, u32)>,
+    /// Of a batch that was gathered: its keys, and how long it took.
+    took: Option<(usize, Duration)>,
 }
 
 struct Desk {
@@ -257,6 +260,8 @@ impl Desk {
         let mut waiting: HashMap<String, Vec<Post<Loaded>>> = HashMap::new();
         let mut queue: VecDeque<String> = VecDeque::new();
         let mut batches: FuturesUnordered<BoxFuture<'static, Batch>> = FuturesUnordered::new();
+        let most = Shape { keys_max: self.lookup.batch_max, window: self.lookup.batch_window };
+        let mut batching = Batching::new(most, self.lookup.adaptive, Instant::now());
         let mut open = true;
         let mut number = 0;
         while open || !batches.is_empty() {
@@ -271,6 +276,13 @@ impl Desk {
                             let _ = post.send(vec![(key.clone(), found.clone())]);
                         }
                     }
+                    if let Some((keys, took)) = batch.took
+                        && let Some(why) = batching.loaded(keys, took, Instant::now())
+                    {
+                        self.stats.adaptations.fetch_add(1, Ordering::Relaxed);
+                        let Shape { keys_max, window } = batching.shape();
+                        tracing::debug!(lookup = %self.stage, keys_max, ?window, "{why}");
+                    }
                     if let Some((keys, failed)) = batch.again {
                         let desk = self.clone();
                         number += 1;
@@ -278,17 +290,25 @@ impl Desk {
                     }
                 }
             }
-            if queue.len() < self.lookup.batch_max && !queue.is_empty() && !self.lookup.batch_window.is_zero() {
-                tokio::time::sleep(self.lookup.batch_window).await;
+            let Shape { keys_max, window } = batching.shape();
+            if queue.len() < keys_max && !queue.is_empty() && !window.is_zero() {
+                tokio::time::sleep(window).await;
                 while let Ok(ask) = inbox.try_recv() {
                     enqueue(ask, &mut waiting, &mut queue);
                 }
             }
             while !queue.is_empty() && batches.len() < BATCHES_MAX {
-                let keys = queue.drain(..queue.len().min(self.lookup.batch_max)).collect();
+                let keys: Vec<String> = queue.drain(..queue.len().min(keys_max)).collect();
+                self.stats.batches.fetch_add(1, Ordering::Relaxed);
+                self.stats.batched.fetch_add(keys.len() as u64, Ordering::Relaxed);
+                self.stats.room.fetch_add(keys_max as u64, Ordering::Relaxed);
                 let desk = self.clone();
                 number += 1;
-                batches.push(Box::pin(async move { desk.load(number, keys).await }));
+                batches.push(Box::pin(async move {
+                    let (keys_asked, began) = (keys.len(), Instant::now());
+                    let batch = desk.load(number, keys).await;
+                    Batch { took: Some((keys_asked, began.elapsed())), ..batch }
+                }));
             }
             if self.process.halt.is_halted() {
                 return;
@@ -313,7 +333,7 @@ impl Desk {
             missing = not_there;
         }
         if missing.is_empty() {
-            return Batch { loaded: found, again: None };
+            return Batch { loaded: found, ..Batch::default() };
         }
         let mut batch = self.load_from_origin(number, missing, 0).await;
         found.append(&mut batch.loaded);
@@ -387,7 +407,7 @@ impl Desk {
                 ErrorKind::Retry if failed < self.lookup.attempts => self.wait(number, &keys, failed).await,
                 ErrorKind::Retry | ErrorKind::Park => {
                     let found = Arc::new(Found::failed(self.stage.clone(), error.to_string()));
-                    return Batch { loaded: keys.into_iter().map(|key| (key, found.clone())).collect(), again: None };
+                    return Batch { loaded: keys.into_iter().map(|key| (key, found.clone())).collect(), ..Batch::default() };
                 }
                 ErrorKind::Stop => return self.stop(error),
             }
@@ -416,7 +436,7 @@ impl Desk {
             };
             loaded.push((key, Arc::new(found)));
         }
-        Batch { loaded, again: (!again.is_empty()).then_some((again, failed + 1)) }
+        Batch { loaded, again: (!again.is_empty()).then_some((again, failed + 1)), took: None }
     }
 
     fn stop(&self, error: Error) -> Batch {

@@ -3,6 +3,7 @@
 //! Every worker keeps what it has found in a cache of its own, without locks. What is not there is asked for in batches,
 //! once for all workers; meanwhile the change waits, and with it only the later changes of its key.
 
+mod batching;
 pub mod cache;
 #[cfg(feature = "disk")]
 mod disk;
@@ -31,6 +32,7 @@ use crate::batches::ForEachEpoch;
 use crate::change::{Change, Found};
 use crate::guard::backoff::Backoff;
 use crate::guard::panic::guarded;
+pub use crate::lookup::batching::Adaptive;
 pub use crate::lookup::cache::{Cache, CacheCounts, CacheStats};
 use crate::lookup::cache::{FoundCache, Keys};
 #[cfg(feature = "disk")]
@@ -57,6 +59,7 @@ pub struct Lookup {
     pub(crate) backoff: Backoff,
     pub(crate) batch_max: usize,
     pub(crate) batch_window: Duration,
+    pub(crate) adaptive: Option<Adaptive>,
     #[cfg(feature = "redis")]
     pub(crate) shared: Option<RedisCache>,
     #[cfg(feature = "disk")]
@@ -102,6 +105,7 @@ impl Lookup {
             backoff: Backoff::default(),
             batch_max: 500,
             batch_window: Duration::from_millis(1),
+            adaptive: None,
             #[cfg(feature = "redis")]
             shared: None,
             #[cfg(feature = "disk")]
@@ -164,6 +168,21 @@ impl Lookup {
     pub fn batch(mut self, keys_max: usize, window: Duration) -> Self {
         self.batch_max = keys_max.max(1);
         self.batch_window = window;
+        self
+    }
+
+    /// Fits batches to what the origin can do, on an interval: larger and gathered for longer while rows come soon enough, smaller and sooner when they do not. What
+    /// [`batch`](Self::batch) says are the most keys and the longest window then; give it a window of some milliseconds.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use highwater_operators::lookup::{Adaptive, Lookup};
+    /// let lookup = Lookup::by("customer_id")
+    ///     .batch(1_000, Duration::from_millis(20))
+    ///     .adaptive(Adaptive { max_latency: Duration::from_millis(150), ..Adaptive::default() });
+    /// ```
+    pub fn adaptive(mut self, aim: Adaptive) -> Self {
+        self.adaptive = Some(aim);
         self
     }
 

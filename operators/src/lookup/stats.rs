@@ -1,8 +1,6 @@
 //! Figures of what one lookup asks its origin; those of its cache are in [`CacheStats`](super::cache::CacheStats).
 
-use std::sync::atomic::AtomicU64;
-#[cfg(feature = "disk")]
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What one lookup of this process has asked its origin.
 #[derive(Debug, Default)]
@@ -13,6 +11,22 @@ pub struct LoadStats {
     pub loads: AtomicU64,
     /// Attempts to ask that failed.
     pub failed: AtomicU64,
+    /// Batches that were gathered.
+    pub batches: AtomicU64,
+    /// Keys in them.
+    pub batched: AtomicU64,
+    /// Keys that there would have been room for.
+    pub room: AtomicU64,
+    /// Times that batches were fitted to the origin.
+    pub adaptations: AtomicU64,
+}
+
+impl LoadStats {
+    /// Keys per batch, and the share of the room in them that was used; `None` before the first.
+    pub fn batch_mean(&self) -> Option<(f64, f64)> {
+        let [batches, keys, room] = [&self.batches, &self.batched, &self.room].map(|count| count.load(Ordering::Relaxed) as f64);
+        (batches > 0.0).then(|| (keys / batches, keys / room.max(1.0)))
+    }
 }
 
 /// What one lookup of this process has asked the cache that it shares.

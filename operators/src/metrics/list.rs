@@ -280,6 +280,25 @@ pub const DISK_BYTES: Metric =
     metric("highwater_disk_cache_bytes", G, "bytes", LOOKUP, "Bytes that the entries of the lookup's cache on disk take, about");
 /// Batches of keys.
 pub const LOOKUP_LOADS: Metric = metric("highwater_lookup_loads_total", C, "", LOOKUP, "Batches of keys asked for at the origin");
+/// Keys per batch.
+pub const LOOKUP_BATCH_MEAN: Metric =
+    metric("highwater_lookup_batch_keys_mean", G, "", LOOKUP, "Keys that are asked for together, on average since the start");
+/// How full batches are.
+pub const LOOKUP_BATCH_UTILISATION: Metric = metric(
+    "highwater_lookup_batch_utilisation",
+    G,
+    "",
+    LOOKUP,
+    "Share of the keys that batches had room for which were in them, since the start, 0 to 1",
+);
+/// Batches fitted.
+pub const LOOKUP_ADAPTATIONS: Metric = metric(
+    "highwater_lookup_adaptations_total",
+    C,
+    "",
+    LOOKUP,
+    "Times that size or window of batches were fitted to what the origin can do (`adaptive`)",
+);
 /// Failed loads.
 pub const LOOKUP_FAILED: Metric =
     metric("highwater_lookup_failed_loads_total", C, "", LOOKUP, "Attempts to ask the origin that failed");
@@ -483,6 +502,9 @@ pub const ALL: &[&Metric] = &[
     &DISK_BYTES,
     &LOOKUP_LOADED,
     &LOOKUP_LOADS,
+    &LOOKUP_BATCH_MEAN,
+    &LOOKUP_BATCH_UTILISATION,
+    &LOOKUP_ADAPTATIONS,
     &LOOKUP_FAILED,
     &LOOKUP_DURATION,
     &POOL_ACTIVE,

@@ -187,6 +187,10 @@ impl Metrics {
             self.counter(&LOOKUP_LOADED, &lookup).absolute(stats.loaded.load(Ordering::Relaxed));
             self.counter(&LOOKUP_LOADS, &lookup).absolute(stats.loads.load(Ordering::Relaxed));
             self.counter(&LOOKUP_FAILED, &lookup).absolute(stats.failed.load(Ordering::Relaxed));
+            let (keys, utilisation) = stats.batch_mean().unwrap_or_default();
+            self.gauge(&LOOKUP_BATCH_MEAN, &lookup).set(keys);
+            self.gauge(&LOOKUP_BATCH_UTILISATION, &lookup).set(utilisation);
+            self.counter(&LOOKUP_ADAPTATIONS, &lookup).absolute(stats.adaptations.load(Ordering::Relaxed));
         }
         #[cfg(feature = "redis")]
         for (lookup, stats) in process.figures.all::<SharedStats>() {
