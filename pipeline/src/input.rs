@@ -9,7 +9,7 @@ use highwater_sources::{CsvChanges, FileTable, JsonLinesSource};
 #[cfg(feature = "postgres")]
 pub use highwater_sources::{PostgresChangeLog, PostgresReplication, PostgresRows, Snapshot};
 #[cfg(feature = "redis")]
-pub use highwater_sources::{RedisStreams, redis_stream::Entries};
+pub use highwater_sources::{RedisHash, RedisStreams, redis_stream::Entries};
 
 /// JSON lines: as a source, and as a sink.
 #[derive(Debug)]

@@ -56,7 +56,7 @@ pub mod prelude {
     pub use crate::flow::{Changes, Checkpoint, Flow, Outcomes};
     pub use crate::input::{Channel, Csv, Envelope, Feed, Generator, JsonLines, OnReject, env, hours, millis, minutes, seconds};
     #[cfg(feature = "redis")]
-    pub use crate::input::{Entries, RedisStreams};
+    pub use crate::input::{Entries, RedisHash, RedisStreams};
     #[cfg(feature = "postgres")]
     pub use crate::input::{PostgresChangeLog, PostgresReplication, PostgresRows, Snapshot};
     pub use highwater_operators::action::{Action, BatchAction, BoxFuture, Delivery, action, batch, run};

@@ -13,6 +13,8 @@ mod numbers;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "redis")]
+pub mod redis_hash;
+#[cfg(feature = "redis")]
 pub mod redis_stream;
 
 pub use channel::{Channel, ChannelSource, Feed, Receipt};
@@ -27,5 +29,7 @@ pub use postgres::change_log::PostgresChangeLog;
 pub use postgres::replication::{PostgresReplication, Snapshot};
 #[cfg(feature = "postgres")]
 pub use postgres::rows::PostgresRows;
+#[cfg(feature = "redis")]
+pub use redis_hash::RedisHash;
 #[cfg(feature = "redis")]
 pub use redis_stream::RedisStreams;
