@@ -2,84 +2,16 @@
 
 mod support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use highwater::operators::testing::redis::{Server, Settings as RedisSettings};
 use highwater::prelude::*;
-use highwater::run::{Build, Control};
-use parking_lot::Mutex;
-use support::input::{Input, Item, Script};
+use highwater::run::Control;
+use support::tiers::{CUSTOMERS, Tiers, tiers};
 
-const CUSTOMERS: usize = 400;
-const CHANGES: usize = 2_000;
-
-/// A pipeline that looks up customers, every tenth of which there is not, and writes down what it found.
-struct Shop {
-    build: Build,
-    /// Keys asked for at the origin.
-    loaded: Arc<AtomicU64>,
-    found: Arc<Mutex<Vec<Looked>>>,
-}
-
-/// The id of a change, and the tier that was found for it.
-type Looked = (String, Option<String>);
-
-fn shop(cache: RedisCache) -> Shop {
-    let (loaded, found) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Vec<_>>>::default());
-    let (count, record) = (loaded.clone(), found.clone());
-    let items = (0..CHANGES)
-        .map(|n| Item { customer: Some(format!("u{}", n % CUSTOMERS)), ..Item::good(format!("c{n}"), format!("k{}", n % 97)) });
-    let input = Arc::new(Input::of(items));
-    let build = support::build(move |flow| {
-        let (count, record) = (count.clone(), record.clone());
-        let origin = load(move |keys: Vec<String>| {
-            count.fetch_add(keys.len() as u64, Ordering::Relaxed);
-            async move { Ok(keys.iter().map(|key| tier(key).map(|tier| Fields::new([("tier", Some(tier))]))).collect()) }
-        });
-        let act = run(move |change: Change| {
-            let tier = change.found("customer").str("tier").map(|tier| tier.into_owned());
-            record.lock().push((change.id().to_owned(), tier));
-            async { Ok(()) }
-        });
-        // Next to nothing is kept here, so that Redis is asked again and again.
-        let lookup =
-            Lookup::by("customer").from(origin).cache(Cache::lru(4)).batch(50, Duration::ZERO).shared_cache(cache.clone());
-        flow.source(Script { input: input.clone(), seed: 5 })
-            .lookup("customer", lookup)
-            .fan_out([action("act", act)])
-            .checkpoint(Checkpoint::every(millis(5)));
-        Ok(())
-    });
-    Shop { build, loaded, found }
-}
-
-fn tier(key: &str) -> Option<String> {
-    let number: usize = key.strip_prefix('u')?.parse().ok()?;
-    (!number.is_multiple_of(10)).then(|| format!("tier-{key}"))
-}
-
-impl Shop {
-    fn run(&self) {
-        let folder = support::folder();
-        assert!(support::run(&support::settings(folder.path().join("data"), 2), &self.build).expect("no error").ended);
-        self.check();
-    }
-
-    /// Each change has its row, wherever that came from.
-    fn check(&self) {
-        let mut found = self.found.lock();
-        assert_eq!(found.len(), CHANGES);
-        for (id, found) in found.drain(..) {
-            let number: usize = id[1..].parse().unwrap();
-            assert_eq!(found, tier(&format!("u{}", number % CUSTOMERS)), "{id}");
-        }
-    }
-
-    fn loaded(&self) -> u64 {
-        self.loaded.swap(0, Ordering::Relaxed)
-    }
+/// The pipeline with this cache.
+fn shop(cache: RedisCache) -> Tiers {
+    tiers(move |lookup| lookup.shared_cache(cache.clone()))
 }
 
 fn in_redis(server: &Server) -> RedisCache {
@@ -126,11 +58,11 @@ fn somebody_elses_values_are_no_rows() {
 }
 
 /// Runs it while something happens to Redis half-way.
-fn meanwhile(shop: &Shop, harm: impl FnOnce()) -> Duration {
+fn meanwhile(shop: &Tiers, harm: impl FnOnce()) -> Duration {
     let folder = support::folder();
     let began = Instant::now();
     let running = support::start(&support::settings(folder.path().join("data"), 2), &shop.build, Control::default());
-    support::until("some are done", || shop.found.lock().len() > 100);
+    support::until("some are done", || shop.found() > 100);
     harm();
     assert!(running.end().expect("no error").ended);
     shop.check();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::change::Found;
 use crate::row::Fields;
 
 /// First bytes of a value: there is no such row; there is, in this form.
@@ -32,9 +33,30 @@ pub(crate) fn encode(row: Option<&Fields>) -> Vec<u8> {
     postcard::to_extend(&(text, ends), bytes).unwrap_or_default()
 }
 
+/// Keys with their rows, and the keys that are to be asked for elsewhere.
+pub(crate) type Sorted = (Vec<(String, Arc<Found>)>, Vec<String>);
+
 impl Names {
+    /// What a tier's values, one for each key, mean to the lookup of this name.
+    pub(crate) fn sort<'a>(
+        &self,
+        lookup: &Arc<str>,
+        keys: Vec<String>,
+        values: impl Iterator<Item = Option<&'a [u8]>>,
+    ) -> Sorted {
+        let (mut found, mut missing) = (Vec::with_capacity(keys.len()), Vec::new());
+        for (key, row) in keys.into_iter().zip(self.decode_all(values)) {
+            match row {
+                Some(Some(row)) => found.push((key, Arc::new(Found::row_of(lookup.clone(), row)))),
+                Some(None) => found.push((key, Arc::new(Found::nothing(lookup.clone())))),
+                None => missing.push(key),
+            }
+        }
+        (found, missing)
+    }
+
     /// Rows of values, `None` where one cannot be read: another version's, or somebody else's.
-    pub(crate) fn decode_all<'a>(&self, values: impl Iterator<Item = Option<&'a [u8]>>) -> Vec<Option<Option<Fields>>> {
+    fn decode_all<'a>(&self, values: impl Iterator<Item = Option<&'a [u8]>>) -> Vec<Option<Option<Fields>>> {
         let mut known = self.0.lock().clone();
         let rows = values.map(|value| decode(value?, &mut known)).collect();
         *self.0.lock() = known;

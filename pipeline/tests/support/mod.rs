@@ -11,6 +11,7 @@ pub mod processes;
 pub mod record;
 pub mod shop;
 pub mod table;
+pub mod tiers;
 pub mod whole;
 pub mod writers;
 

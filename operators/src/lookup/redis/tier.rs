@@ -70,15 +70,7 @@ impl RedisTier {
                 return (Vec::new(), keys);
             }
         };
-        let rows = self.names.decode_all(values.iter().map(Option::as_deref));
-        let (mut found, mut missing) = (Vec::with_capacity(keys.len()), Vec::new());
-        for (key, row) in keys.into_iter().zip(rows) {
-            match row {
-                Some(Some(row)) => found.push((key, Arc::new(Found::row_of(stage.clone(), row)))),
-                Some(None) => found.push((key, Arc::new(Found::nothing(stage.clone())))),
-                None => missing.push(key),
-            }
-        }
+        let (found, missing) = self.names.sort(stage, keys, values.iter().map(Option::as_deref));
         self.stats.hits.fetch_add(found.len() as u64, Ordering::Relaxed);
         self.stats.misses.fetch_add(missing.len() as u64, Ordering::Relaxed);
         (found, missing)
