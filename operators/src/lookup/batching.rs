@@ -35,7 +35,9 @@ struct Seen {
     keys_mean: f64,
     /// Share of the batches that had no room for more.
     full: f64,
-    /// Of loading, without the window: 95 of 100 took no longer.
+    /// How long the first key of a batch waited until it was asked for, the window included: 95 of 100 waited no longer.
+    queued: Duration,
+    /// Of loading: 95 of 100 took no longer.
     latency: Duration,
 }
 
@@ -46,11 +48,12 @@ const WINDOW_STEP: Duration = Duration::from_micros(500);
 
 /// The shape that fits better, and why; `None` if it is well as it is.
 fn fit(now: Shape, most: Shape, aim: &Adaptive, seen: &Seen) -> Option<(Shape, &'static str)> {
-    let waits = now.window + seen.latency;
+    let waits = seen.queued.max(now.window) + seen.latency;
     let longer = (now.window * 2).max(WINDOW_STEP).min(most.window);
-    let is_short = seen.throughput < aim.min_throughput;
+    // Keys that wait beyond their window wait for a batch that is under way.
+    let is_short = seen.throughput < aim.min_throughput || seen.queued > now.window * 2 + WINDOW_STEP;
     let is_full = seen.full >= 0.5;
-    let larger = Shape { keys_max: (now.keys_max * 2).min(most.keys_max), ..now };
+    let larger = Shape { keys_max: (now.keys_max * 3).div_ceil(2).min(most.keys_max), ..now };
     let (next, why) = if is_full && is_short {
         // Whatever one batch takes, keys that find no room in any wait longer.
         (larger, "more is asked for than comes: batches are larger")
@@ -66,8 +69,9 @@ fn fit(now: Shape, most: Shape, aim: &Adaptive, seen: &Seen) -> Option<(Shape, &
         }
     } else if is_full && waits * 2 <= aim.max_latency {
         (larger, "batches are full, and there is time: they are larger")
-    } else if seen.keys_mean < 0.7 * now.keys_max as f64 && longer + seen.latency * 2 <= aim.max_latency {
-        (Shape { window: longer, ..now }, "batches are small: the window is longer")
+    } else if longer > now.window && longer + seen.latency <= aim.max_latency.mul_f64(0.8) {
+        let keys_max = if seen.keys_mean < 0.7 * now.keys_max as f64 { now.keys_max } else { larger.keys_max };
+        (Shape { keys_max, window: longer }, "there is time: batches are gathered for longer")
     } else {
         return None;
     };
@@ -83,6 +87,7 @@ pub(super) struct Batching {
     batches: usize,
     full: usize,
     keys: usize,
+    queued: Vec<Duration>,
     took: Vec<Duration>,
 }
 
@@ -94,35 +99,41 @@ impl Batching {
         // It begins small and quick, and grows as batches fill.
         let begins = Shape { keys_max: most.keys_max.min(32), window: most.window.min(WINDOW_STEP) };
         let shape = if aim.is_some() { begins } else { most };
-        Batching { shape, most, aim, since: now, batches: 0, full: 0, keys: 0, took: Vec::new() }
+        Batching { shape, most, aim, since: now, batches: 0, full: 0, keys: 0, queued: Vec::new(), took: Vec::new() }
     }
 
     pub(super) fn shape(&self) -> Shape {
         self.shape
     }
 
-    /// A batch of so many keys was loaded, and took so long. Returns why the shape is another now, if it is.
-    pub(super) fn loaded(&mut self, keys: usize, took: Duration, now: Instant) -> Option<&'static str> {
+    /// A batch of so many keys was loaded: the first was queued for so long, and then it took so long. Returns why the shape is another now, if it is.
+    pub(super) fn loaded(&mut self, keys: usize, queued: Duration, took: Duration, now: Instant) -> Option<&'static str> {
         let aim = self.aim?;
         self.batches += 1;
         self.keys += keys;
         self.full += usize::from(keys >= self.shape.keys_max);
         if self.took.len() < TIMES_MAX {
+            self.queued.push(queued);
             self.took.push(took);
         }
         let since = now.saturating_duration_since(self.since);
         if since < aim.interval {
             return None;
         }
-        self.took.sort_unstable();
+        let late = |times: &mut Vec<Duration>| {
+            times.sort_unstable();
+            let late = times[(times.len() * 95 / 100).min(times.len() - 1)];
+            times.clear();
+            late
+        };
         let seen = Seen {
             throughput: self.keys as f64 / since.as_secs_f64().max(1e-9),
             keys_mean: self.keys as f64 / self.batches as f64,
             full: self.full as f64 / self.batches as f64,
-            latency: self.took[(self.took.len() * 95 / 100).min(self.took.len() - 1)],
+            queued: late(&mut self.queued),
+            latency: late(&mut self.took),
         };
         (self.since, self.batches, self.full, self.keys) = (now, 0, 0, 0);
-        self.took.clear();
         let (next, why) = fit(self.shape, self.most, &aim, &seen)?;
         self.shape = next;
         Some(why)
@@ -150,7 +161,7 @@ mod tests {
             keys = ((rate * shape.window.as_secs_f64()) as usize).clamp(1, shape.keys_max);
             took = fixed + per_key * keys as u32;
             now += shape.window.max(Duration::from_secs_f64(keys as f64 / rate));
-            batching.loaded(keys, took, begin + now);
+            batching.loaded(keys, shape.window, took, begin + now);
         }
         (batching.shape(), keys as f64, batching.shape().window + took)
     }
@@ -178,26 +189,28 @@ mod tests {
 
     #[test]
     fn a_shape_that_fits_stays() {
-        let seen = Seen { throughput: 9_000.0, keys_mean: 180.0, full: 0.1, latency: ms(60) };
+        let seen = Seen { throughput: 9_000.0, keys_mean: 180.0, full: 0.1, queued: ms(20), latency: ms(60) };
         let now = Shape { keys_max: 200, window: ms(20) };
         assert_eq!(fit(now, MOST, &Adaptive::default(), &seen), None);
         let most = Shape { keys_max: 500, window: ms(20) };
         let slow = Seen { latency: ms(90), ..seen };
         assert_eq!(fit(now, most, &Adaptive::default(), &slow).unwrap().0, Shape { window: ms(10), ..now });
         let short = Seen { full: 0.9, throughput: 100.0, ..slow };
-        assert_eq!(fit(now, most, &Adaptive::default(), &short).unwrap().0.keys_max, 400, "what finds no room waits longer");
+        assert_eq!(fit(now, most, &Adaptive::default(), &short).unwrap().0.keys_max, 300, "what finds no room waits longer");
+        let in_line = Seen { full: 0.9, queued: ms(100), ..seen };
+        assert_eq!(fit(now, most, &Adaptive::default(), &in_line).unwrap().0.keys_max, 300, "so does what waits for its turn");
         let quick = Shape { window: WINDOW_STEP, ..now };
-        let per_key = Seen { full: 0.9, latency: ms(150), ..seen };
+        let per_key = Seen { full: 0.9, queued: WINDOW_STEP, latency: ms(150), ..seen };
         assert_eq!(fit(quick, most, &Adaptive::default(), &per_key).unwrap().0.keys_max, 100);
         let full = Seen { full: 0.9, latency: ms(20), ..seen };
-        assert_eq!(fit(now, most, &Adaptive::default(), &full).unwrap().0, Shape { keys_max: 400, ..now });
+        assert_eq!(fit(now, most, &Adaptive::default(), &full).unwrap().0, Shape { keys_max: 300, ..now });
     }
 
     #[test]
     fn without_an_aim_nothing_moves() {
         let begin = Instant::now();
         let mut batching = Batching::new(MOST, None, begin);
-        assert_eq!(batching.loaded(500, ms(5_000), begin + ms(60_000)), None);
+        assert_eq!(batching.loaded(500, ms(1), ms(5_000), begin + ms(60_000)), None);
         assert_eq!(batching.shape(), MOST);
     }
 }

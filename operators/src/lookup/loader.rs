@@ -237,8 +237,8 @@ type Loaded = Vec<(String, Arc<Found>)>;
 struct Batch {
     loaded: Loaded,
     again: Option<(Vec<String>, u32)>,
-    /// Of a batch that was gathered: its keys, and how long it took.
-    took: Option<(usize, Duration)>,
+    /// Of a batch that was gathered: its keys, how long the first was queued, and how long it took then.
+    took: Option<(usize, Duration, Duration)>,
 }
 
 struct Desk {
@@ -258,7 +258,7 @@ impl Desk {
     async fn answer(self: Arc<Self>, mut inbox: UnboundedReceiver<Ask>) {
         // Who waits for a key that is queued or under way: it is loaded once, however many ask.
         let mut waiting: HashMap<String, Vec<Post<Loaded>>> = HashMap::new();
-        let mut queue: VecDeque<String> = VecDeque::new();
+        let mut queue: VecDeque<(String, Instant)> = VecDeque::new();
         let mut batches: FuturesUnordered<BoxFuture<'static, Batch>> = FuturesUnordered::new();
         let most = Shape { keys_max: self.lookup.batch_max, window: self.lookup.batch_window };
         let mut batching = Batching::new(most, self.lookup.adaptive, Instant::now());
@@ -276,8 +276,8 @@ impl Desk {
                             let _ = post.send(vec![(key.clone(), found.clone())]);
                         }
                     }
-                    if let Some((keys, took)) = batch.took
-                        && let Some(why) = batching.loaded(keys, took, Instant::now())
+                    if let Some((keys, queued, took)) = batch.took
+                        && let Some(why) = batching.loaded(keys, queued, took, Instant::now())
                     {
                         self.stats.adaptations.fetch_add(1, Ordering::Relaxed);
                         let Shape { keys_max, window } = batching.shape();
@@ -298,16 +298,18 @@ impl Desk {
                 }
             }
             while !queue.is_empty() && batches.len() < BATCHES_MAX {
-                let keys: Vec<String> = queue.drain(..queue.len().min(keys_max)).collect();
+                let began = Instant::now();
+                let queued = queue.front().map_or(Duration::ZERO, |(_, since)| began - *since);
+                let keys: Vec<String> = queue.drain(..queue.len().min(keys_max)).map(|(key, _)| key).collect();
                 self.stats.batches.fetch_add(1, Ordering::Relaxed);
                 self.stats.batched.fetch_add(keys.len() as u64, Ordering::Relaxed);
                 self.stats.room.fetch_add(keys_max as u64, Ordering::Relaxed);
                 let desk = self.clone();
                 number += 1;
                 batches.push(Box::pin(async move {
-                    let (keys_asked, began) = (keys.len(), Instant::now());
+                    let asked = keys.len();
                     let batch = desk.load(number, keys).await;
-                    Batch { took: Some((keys_asked, began.elapsed())), ..batch }
+                    Batch { took: Some((asked, queued, began.elapsed())), ..batch }
                 }));
             }
             if self.process.halt.is_halted() {
@@ -445,10 +447,11 @@ impl Desk {
     }
 }
 
-fn enqueue(ask: Ask, waiting: &mut HashMap<String, Vec<Post<Loaded>>>, queue: &mut VecDeque<String>) {
+fn enqueue(ask: Ask, waiting: &mut HashMap<String, Vec<Post<Loaded>>>, queue: &mut VecDeque<(String, Instant)>) {
+    let now = Instant::now();
     for key in ask.keys {
         let posts = waiting.entry_ref(key.as_str()).or_insert_with(|| {
-            queue.push_back(key.clone());
+            queue.push_back((key.clone(), now));
             Vec::new()
         });
         posts.push(ask.post.clone());
